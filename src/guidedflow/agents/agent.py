@@ -1,0 +1,92 @@
+"""The contract that every algorithm keeps, and the two pieces of plumbing that all of them use."""
+
+import abc
+import dataclasses
+import typing
+from collections.abc import Callable
+from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree, Shaped
+
+from guidedflow.settings import check
+from guidedflow.types import Batch, Spec
+
+Metrics = dict[str, Float[Array, ""]]
+Policy = Callable[[Shaped[Array, "B *obs"], PRNGKeyArray], Float[Array, "B act"]]
+"""act(observations, key) -> actions in [-1, 1]. One observation is a batch of one."""
+
+_T = TypeVar("_T")
+
+
+@dataclass_transform(frozen_default=True)
+def hyperparameters(cls: type[_T]) -> type[_T]:
+    """Make ``cls`` a frozen settings dataclass whose floats are array leaves and whose other fields are static.
+
+    An agent that carries its settings this way can be vmapped over them: a sweep over alpha is a leading axis, as
+    seeds are, and a changed alpha compiles nothing anew.
+    """
+    cls = dataclasses.dataclass(frozen=True)(cls)
+    hints = typing.get_type_hints(cls)
+    names = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    leaves = [name for name in names if hints[name] is float]
+    static = [name for name in names if name not in leaves]
+    jax.tree_util.register_dataclass(cls, data_fields=leaves, meta_fields=static)
+    return cls
+
+
+class Agent(eqx.Module):
+    """A frozen pytree of networks, targets and optimiser state. Everything in it is an array or static, so it vmaps."""
+
+    config_class: ClassVar[type]
+    """The algorithm's settings, decorated with ``hyperparameters``; its ``published`` holds what the published numbers
+    used besides the tuned row."""
+    policy_names: ClassVar[tuple[str, ...]]
+    """What ``policies`` returns, the main policy first."""
+    paper: ClassVar[str]
+
+    config: eqx.AbstractVar[Any]
+
+    @classmethod
+    def init(cls, config: Any, spec: Spec, key: PRNGKeyArray) -> Self:
+        """A fresh agent for observations and actions of the given shapes.
+
+        Raises:
+            UserError: a setting is outside its range; the message names it.
+        """
+        check(config)
+        return cls.build(jax.tree.map(jnp.float32, config), spec, key)
+
+    @classmethod
+    @abc.abstractmethod
+    def build(cls, config: Any, spec: Spec, key: PRNGKeyArray) -> Self:
+        """``init`` without its checks, with the settings' floats as arrays."""
+
+    @abc.abstractmethod
+    def update(self, batch: Batch, key: PRNGKeyArray) -> tuple[Self, Metrics]:
+        """One gradient step on one batch. Pure: the same agent, batch and key give the same result."""
+
+    @abc.abstractmethod
+    def policies(self) -> dict[str, Policy]:
+        """The ways of acting that this agent offers."""
+
+
+def frozen(tree: _T) -> _T:
+    """The tree with no gradient flowing through it: sg(.) of docs/algorithms.md."""
+    return jax.lax.stop_gradient(tree)
+
+
+def adam_init(networks: PyTree) -> optax.ScaleByAdamState:
+    """Adam's state for every network at once."""
+    return optax.scale_by_adam().init(networks)
+
+
+def adam_step(
+    networks: _T, gradients: _T, state: optax.ScaleByAdamState, learning_rate: Float[Array, ""]
+) -> tuple[_T, optax.ScaleByAdamState]:
+    """One Adam step; the learning rate is an argument, so that it can be an array leaf of the settings."""
+    directions, state = optax.scale_by_adam().update(gradients, state)
+    return jax.tree.map(lambda p, d: p - learning_rate * d, networks, directions), state

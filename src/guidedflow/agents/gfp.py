@@ -1,0 +1,217 @@
+"""Guided Flow Policy (Nguimatsia Tiofack et al., ICLR 2026, arXiv 2512.03973). Symbols as in docs/algorithms.md.
+
+A critic Q, a one-step actor mu_theta, and a flow policy mu_omega trained by value-aware behaviour cloning (VaBC).
+The flow keeps the actor near the data's good actions; the actor tells the flow which of the data's actions are good.
+"""
+
+from typing import ClassVar, Literal, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from guidedflow.agents.agent import Agent, Metrics, Policy, adam_init, adam_step, frozen, hyperparameters
+from guidedflow.nn.actor import NoiseActor
+from guidedflow.nn.critic import Aggregate, Critic, aggregate
+from guidedflow.nn.flow import VelocityField, integrate, straight_path
+from guidedflow.settings import Count, InnerFraction, NonNegative, Positive, Sizes
+from guidedflow.types import Batch, Spec
+
+Reference = Literal["actor", "vabc", "mean", "min", "max"]
+
+
+@hyperparameters
+class GFPConfig:
+    """Settings of GFP."""
+
+    published: ClassVar[dict[str, str]] = {"vabc_target_at": "current"}
+    """What the code behind the published numbers did differently from the paper."""
+
+    alpha: NonNegative = 3.0
+    """alpha: weight of the distillation term in the actor's loss."""
+    eta: NonNegative = 1e-3
+    """eta: temperature of the guidance; smaller filters the data's actions harder, 0 means none (plain cloning)."""
+    discount: InnerFraction = 0.99
+    """gamma: discount of the Bellman backup."""
+    tau: InnerFraction = 0.005
+    """tau: rate at which the target critic follows the critic."""
+    learning_rate: Positive = 3e-4
+    """Adam's step size, for all three networks."""
+    flow_steps: Count = 10
+    """M: Euler steps of the flow policy."""
+    hidden: Sizes = (512, 512, 512, 512)
+    """Hidden layer sizes of every network."""
+    q_agg: Aggregate = "mean"
+    """How the ensemble's two values become one: Q, Qbar."""
+    target_agg: Reference = "actor"
+    """Whose action values the next state: Qbar(s', a_theta), Qbar(s', a_omega), or a combination of both."""
+    vabc_target_at: Literal["next", "current"] = "next"
+    """Where a_omega of the target is drawn: at s' (the paper's equation), or at s (the published numbers' code)."""
+    guidance: Literal["softmax", "advantage"] = "softmax"
+    """g: softmax over the two values, or the exponential of their difference."""
+    guidance_agg: Reference = "actor"
+    """What the data's action is compared with: Qbar(s, a_theta), Qbar(s, a_omega), or a combination of both."""
+    normalize_q: bool = True
+    """Whether the actor's Q term is divided by mean |Q| (lambda)."""
+
+
+class Networks(NamedTuple):
+    """What is learned by gradient; one Adam step moves all of it."""
+
+    critic: Critic
+    actor: NoiseActor
+    flow: VelocityField
+
+
+class Noise(NamedTuple):
+    """Every random number of one update."""
+
+    z_next: Float[Array, "B act"]
+    z: Float[Array, "B act"]
+    eps: Float[Array, "B act"]
+    t: Float[Array, "B 1"]
+
+
+def combine(actor: Float[Array, " B"], vabc: Float[Array, " B"], how: Reference) -> Float[Array, " B"]:
+    """One value from the values of the actor's action and of the flow's."""
+    return {
+        "actor": lambda: actor,
+        "vabc": lambda: vabc,
+        "mean": lambda: (actor + vabc) / 2,
+        "min": lambda: jnp.minimum(actor, vabc),
+        "max": lambda: jnp.maximum(actor, vabc),
+    }[how]()
+
+
+def critic_target(
+    networks: Networks, target_critic: Critic, batch: Batch, z: Float[Array, "B act"], config: GFPConfig
+) -> Float[Array, " B"]:
+    """y = r + discount m [next value]; ``target_agg`` = mean is the paper's conservative target y^VaBC."""
+    s_next = batch.next_observations
+    s_vabc = s_next if config.vabc_target_at == "next" else batch.observations
+    a_theta = jnp.clip(networks.actor(s_next, z), -1.0, 1.0)
+    q_theta = q_omega = jnp.zeros(())
+    if config.target_agg != "vabc":
+        q_theta = aggregate(target_critic(s_next, a_theta), config.q_agg)
+    if config.target_agg != "actor":
+        a_omega = integrate(networks.flow.at(s_vabc), z, config.flow_steps)
+        q_omega = aggregate(target_critic(s_next, a_omega), config.q_agg)
+    return frozen(batch.rewards + config.discount * batch.masks * combine(q_theta, q_omega, config.target_agg))
+
+
+def critic_loss(critic: Critic, batch: Batch, y: Float[Array, " B"]) -> tuple[Float[Array, ""], Metrics]:
+    """L_C = mean over members and batch of (Q_i(s, a) - y)^2."""
+    q = critic(batch.observations, batch.actions)
+    loss = jnp.square(q - y).mean()
+    return loss, {"critic_loss": loss, "q_data": q.mean()}
+
+
+def actor_loss(
+    a_theta: Float[Array, "B act"],
+    a_omega: Float[Array, "B act"],
+    critic: Critic,
+    batch: Batch,
+    config: GFPConfig,
+) -> tuple[Float[Array, ""], Float[Array, ""], Metrics]:
+    """L_A = -lambda mean Q(s, clip a_theta) + alpha |a_theta - a_omega|^2, and lambda = 1 / mean |Q|."""
+    distill = jnp.square(a_theta - a_omega).mean()
+    q = aggregate(critic(batch.observations, jnp.clip(a_theta, -1.0, 1.0)), config.q_agg)
+    lam = frozen(1.0 / jnp.abs(q).mean())
+    loss = -(lam if config.normalize_q else 1.0) * q.mean() + config.alpha * distill
+    return loss, lam, {"actor_loss": loss, "distill": distill, "q_actor": q.mean(), "lambda": lam}
+
+
+def guidance(
+    q_data: Float[Array, " B"], q_reference: Float[Array, " B"], lam: Float[Array, ""], config: GFPConfig
+) -> Float[Array, " B"]:
+    """g = softmax((lambda / eta) [Qbar(s, a), Qbar(s, a_ref)])_1, as a sigmoid of the difference; 1 where eta is 0."""
+    on = config.eta > 0
+    difference = lam / jnp.where(on, config.eta, 1.0) * (q_data - q_reference)
+    g = jax.nn.sigmoid(difference) if config.guidance == "softmax" else jnp.exp(difference)
+    return frozen(jnp.where(on, g, 1.0))
+
+
+def vabc_loss(
+    flow: VelocityField, batch: Batch, g: Float[Array, " B"], noise: Noise
+) -> tuple[Float[Array, ""], Metrics]:
+    """L_VaBC = mean over batch of g (mean over dimensions of (v_omega(t, s, x_t) - (a - eps))^2)."""
+    x, velocity = straight_path(noise.eps, batch.actions, noise.t)
+    error = jnp.square(flow.at(batch.observations)(noise.t, x) - velocity).mean(-1)
+    loss = (g * error).mean()
+    return loss, {"vabc_loss": loss, "guidance": g.mean(), "guidance_above_half": (g > 0.5).mean()}
+
+
+def total_loss(
+    networks: Networks, target_critic: Critic, batch: Batch, noise: Noise, config: GFPConfig
+) -> tuple[Float[Array, ""], Metrics]:
+    """L_C + L_A + L_VaBC at the same parameters; each loss reaches its own network only."""
+    critic, actor, flow = networks
+    y = critic_target(frozen(networks), target_critic, batch, noise.z_next, config)
+    l_critic, critic_metrics = critic_loss(critic, batch, y)
+
+    a_theta = actor(batch.observations, noise.z)
+    a_omega = integrate(frozen(flow).at(batch.observations), noise.z, config.flow_steps)
+    l_actor, lam, actor_metrics = actor_loss(a_theta, a_omega, frozen(critic), batch, config)
+
+    def value(actions: Float[Array, "B act"]) -> Float[Array, " B"]:
+        return aggregate(target_critic(batch.observations, actions), config.q_agg)
+
+    q_theta = q_omega = jnp.zeros(())
+    if config.guidance_agg != "vabc":
+        q_theta = value(frozen(jnp.clip(a_theta, -1.0, 1.0)))
+    if config.guidance_agg != "actor":
+        q_omega = value(a_omega)
+    g = guidance(value(batch.actions), combine(q_theta, q_omega, config.guidance_agg), lam, config)
+    l_vabc, vabc_metrics = vabc_loss(flow, batch, g, noise)
+    return l_critic + l_actor + l_vabc, {**critic_metrics, **actor_metrics, **vabc_metrics}
+
+
+class GFP(Agent):
+    """Guided Flow Policy. Policies: ``actor`` (one network pass) and ``vabc`` (M passes)."""
+
+    config_class: ClassVar[type] = GFPConfig
+    policy_names: ClassVar[tuple[str, ...]] = ("actor", "vabc")
+    paper: ClassVar[str] = "Guided Flow Policy (Nguimatsia Tiofack et al., ICLR 2026, arXiv 2512.03973)"
+
+    config: GFPConfig
+    networks: Networks
+    target_critic: Critic
+    optimizer: optax.ScaleByAdamState
+
+    @classmethod
+    def build(cls, config: GFPConfig, spec: Spec, key: PRNGKeyArray) -> Self:
+        """Three networks of ``config.hidden``; the target critic starts equal to the critic."""
+        (observation_size,), action_size = spec.observation_shape, spec.action_size
+        critic_key, actor_key, flow_key = jax.random.split(key, 3)
+        critic = Critic(observation_size, action_size, config.hidden, key=critic_key)
+        networks = Networks(
+            critic=critic,
+            actor=NoiseActor(observation_size, action_size, config.hidden, key=actor_key),
+            flow=VelocityField(observation_size, action_size, config.hidden, time="sinusoidal", key=flow_key),
+        )
+        return cls(config, networks, critic, adam_init(networks))
+
+    def update(self, batch: Batch, key: PRNGKeyArray) -> tuple[Self, Metrics]:
+        """One Adam step on all three networks, then the target critic moves towards the new critic by tau."""
+        keys = jax.random.split(key, 4)
+        normal = [jax.random.normal(k, batch.actions.shape) for k in keys[:3]]
+        noise = Noise(*normal, t=jax.random.uniform(keys[3], (*batch.rewards.shape, 1)))
+        gradients, metrics = jax.grad(total_loss, has_aux=True)(
+            self.networks, self.target_critic, batch, noise, self.config
+        )
+        networks, optimizer = adam_step(self.networks, gradients, self.optimizer, self.config.learning_rate)
+        target_critic = optax.incremental_update(networks.critic, self.target_critic, self.config.tau)
+        return type(self)(self.config, networks, target_critic, optimizer), metrics
+
+    def policies(self) -> dict[str, Policy]:
+        """``actor``: clip(mu_theta(s, z)); ``vabc``: mu_omega(s, z); fresh noise z at every call."""
+        actor, flow, steps = self.networks.actor, self.networks.flow, self.config.flow_steps
+
+        def noise(observations: Array, key: PRNGKeyArray) -> Float[Array, "B act"]:
+            return jax.random.normal(key, (observations.shape[0], actor.net.biases[-1].shape[0]))
+
+        return {
+            "actor": lambda s, key: jnp.clip(actor(s, noise(s, key)), -1.0, 1.0),
+            "vabc": lambda s, key: integrate(flow.at(s), noise(s, key), steps),
+        }

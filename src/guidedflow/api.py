@@ -1,0 +1,455 @@
+"""What a user calls: data, agents, runs and policies by name. The command line is a thin skin over this module."""
+
+import contextlib
+import dataclasses
+import datetime
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import scipy.special
+
+from guidedflow.agents import AGENTS, Agent
+from guidedflow.data import arrays, ogbench
+from guidedflow.data.dataset import Dataset
+from guidedflow.data.generate import FAMILIES
+from guidedflow.envs.make import make_env
+from guidedflow.envs.render import NO_BACKEND, gl_backend
+from guidedflow.envs.vector import available_cores
+from guidedflow.errors import UserError
+from guidedflow.seeding import derived_seed
+from guidedflow.settings import check
+from guidedflow.tasks import Task, find_task
+from guidedflow.training import loop
+from guidedflow.training.checkpoint import Checkpoints
+from guidedflow.training.record import RunFolder, TensorBoard, Tracker, WeightsAndBiases, versions, write_json
+from guidedflow.training.settings import Preset, Resolved, TrainSettings, from_json, resolve, to_json
+from guidedflow.types import Spec
+
+# Changing these between a run and its continuation changes nothing that is learned.
+MACHINE_SETTINGS = ("workers", "wandb")
+
+
+class Run(NamedTuple):
+    """A finished run."""
+
+    path: Path
+    summary: dict[str, Any]
+    """What summary.json holds; ``results`` has one row a policy and seed."""
+
+
+def load_dataset(task: str, data_dir: Path | str | None = None) -> Dataset:
+    """The data of a task, with that task's rewards.
+
+    Args:
+        task: an id as ``guidedflow tasks`` lists it.
+        data_dir: the folder with the files; None looks into ``$GUIDEDFLOW_DATA``, else ``~/.guidedflow/data``, and
+            then into OGBench's own ``~/.ogbench/data``.
+
+    Raises:
+        UserError: unknown task; no data, and how to get it; or a damaged file.
+    """
+    return _load_task_data(find_task(task), dataset_path(find_task(task), data_dir))
+
+
+def dataset_path(task: Task, data_dir: Path | str | None = None) -> Path:
+    """The file with a task's data.
+
+    Raises:
+        UserError: there is none; the message names the commands that would get it.
+    """
+    folders = ogbench.directories(Path(data_dir) if data_dir is not None else None)
+    path = ogbench.find(task.dataset, folders)
+    if path is None:
+        ways = [f"guidedflow data fetch {task.id}"]
+        if task.dataset in FAMILIES:
+            ways.insert(0, f"guidedflow data generate {task.dataset}")
+        where = f" --data-dir {data_dir}" if data_dir is not None else ""
+        looked = " or ".join(str(folder) for folder in folders)
+        commands = " or ".join(f"`{way}{where}`" for way in ways)
+        raise UserError(f"{task.dataset}-v0.npz: expected in {looked}, found nothing; get it with {commands}")
+    return path
+
+
+def make_agent(name: str, spec: Spec, *, seed: int = 0, **settings: Any) -> Agent:
+    """A fresh agent.
+
+    Args:
+        name: as ``--agent`` takes it.
+        spec: a data set's ``spec``.
+        seed: of the networks' initialisation.
+        settings: fields of the algorithm's settings that differ from their defaults.
+
+    Raises:
+        UserError: unknown agent or setting, or a value outside its range.
+    """
+    resolved = resolve(name, "published", None, settings)
+    return loop.select(loop.init_agents(name, resolved.config, spec, [seed]), 0)
+
+
+def train(
+    task: str | None = None,
+    *,
+    dataset: Dataset | None = None,
+    agent: str = "gfp",
+    preset: Preset = "published",
+    run_dir: Path | str | None = None,
+    data_dir: Path | str | None = None,
+    workers: int | None = None,
+    wandb: str | None = None,
+    on_progress: Callable[[loop.Progress], None] = lambda _: None,
+    on_notice: Callable[[str], None] = lambda _: None,
+    **settings: Any,
+) -> Run:
+    """Train in a new run folder, and evaluate there.
+
+    Args:
+        task: what to learn and evaluate on; or the path of an npz file with arrays of your own (no evaluation);
+            or None with ``dataset``.
+        dataset: data of your own; with a task, it replaces the task's.
+        agent: the algorithm.
+        preset: ``published`` (the papers' tuned settings) or ``quick`` (a small network, 25k steps).
+        run_dir: the new folder; None: ``runs/<task>/<agent>-<preset>-<time>``.
+        data_dir: see ``load_dataset``.
+        workers: processes that run the environments; None: one a core.
+        wandb: ``online`` or ``offline`` also logs to Weights & Biases.
+        on_progress: called after every chunk of steps.
+        on_notice: told, in one line each, what a user should know before the training starts.
+        settings: fields of ``TrainSettings`` or of the algorithm's settings; they win over the preset.
+
+    Raises:
+        UserError: any of the above is not possible; nothing has been written then.
+        Stopped: SIGINT or SIGTERM came; the run is saved and can be continued.
+    """
+    known_task, data_source = None, "arrays in memory"
+    if task is not None and not task.endswith(".npz"):
+        known_task = find_task(task)
+    resolved = resolve(agent, preset, known_task, settings)
+    workers = _workers(workers)
+    if dataset is None:
+        if known_task is not None:
+            data_source = str(dataset_path(known_task, data_dir).absolute())
+            dataset = _load_task_data(known_task, Path(data_source))
+        elif task is not None:
+            data_source = str(Path(task).absolute())
+            dataset = arrays.load(Path(task))
+        else:
+            raise UserError("train: expected a task or a dataset, found neither")
+    name = known_task.id if known_task else Path(task).stem if task else "own-data"
+    folder = RunFolder.create(
+        Path(run_dir) if run_dir is not None else _new_run_dir(name, agent, preset),
+        _run_config(known_task, preset, resolved, dataset, data_source),
+    )
+    batch_size = resolved.train.batch_size
+    if batch_size > dataset.size:
+        on_notice(
+            f"batch_size {batch_size} is larger than the data ({dataset.size} transitions); it draws with replacement"
+        )
+    on_notice(f"run: {folder.path}")
+    return _train_in(
+        folder,
+        resolved.agent,
+        resolved.config,
+        resolved.train,
+        dataset,
+        known_task,
+        workers,
+        wandb,
+        on_progress,
+    )
+
+
+def resume(
+    run_dir: Path | str,
+    *,
+    dataset: Dataset | None = None,
+    workers: int | None = None,
+    wandb: str | None = None,
+    on_progress: Callable[[loop.Progress], None] = lambda _: None,
+    on_notice: Callable[[str], None] = lambda _: None,
+    **settings: Any,
+) -> Run:
+    """Continue a run from its newest checkpoint with the settings it was started with.
+
+    Args:
+        run_dir: the run's folder.
+        dataset: needed again if the run was started with one in memory.
+        workers: as in ``train``.
+        wandb: as in ``train``.
+        on_progress: as in ``train``.
+        on_notice: as in ``train``.
+        settings: settings that must be those of the run.
+
+    Raises:
+        UserError: no run there, other settings or other data; the message lists the differences.
+        Stopped: as ``train``.
+    """
+    folder = RunFolder(Path(run_dir))
+    saved = folder.config()
+    before = {
+        **saved["settings"],
+        **saved["config"],
+        **{name: saved[name] for name in ("task", "agent", "preset")},
+    }
+    given = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
+    differences = [
+        f"{name} {before.get(name)} -> {value}" for name, value in given.items() if before.get(name) != value
+    ]
+    if differences:
+        raise UserError(f"{run_dir}: a run is continued with its own settings, found others: {', '.join(differences)}")
+    agent, config, train_settings, task = _read_config(saved)
+    if dataset is None:
+        source = Path(saved["data"]["source"])
+        if not source.is_absolute():
+            raise UserError(f"{run_dir}: the run was trained on {source}; pass that dataset to continue it")
+        dataset = _load_task_data(task, source) if task else arrays.load(source)
+    if dataset.fingerprint() != saved["data"]["fingerprint"]:
+        raise UserError(f"{saved['data']['source']}: expected the data that {run_dir} was started on, found other data")
+    workers = _workers(workers)
+    on_notice(f"run: {folder.path}")
+    return _train_in(folder, agent, config, train_settings, dataset, task, workers, wandb, on_progress)
+
+
+class Policy:
+    """A trained policy, ready to act: ``policy(observation) -> action``."""
+
+    def __init__(self, agent: Agent, name: str, spec: Spec, seed: int = 0):
+        self.spec = spec
+        self._act = jax.jit(lambda agent, observations, key: agent.policies()[name](observations, key))
+        self._agent = agent
+        self._key = jax.random.key(derived_seed(seed, "act"))
+        self._calls = 0
+
+    def __call__(self, observation: Any) -> np.ndarray:
+        """The action for one observation, or the actions for a batch of them; noise is fresh at every call.
+
+        Raises:
+            UserError: the observation has another shape than the policy was trained on.
+        """
+        observations = np.asarray(observation, self.spec.observation_dtype)
+        shape = self.spec.observation_shape
+        batched = observations.ndim == len(shape) + 1
+        if observations.shape[int(batched) :] != shape:
+            raise UserError(f"observation: expected shape {shape}, or a batch of it, found {observations.shape}")
+        key = jax.random.fold_in(self._key, self._calls)
+        self._calls += 1
+        actions = np.asarray(self._act(self._agent, observations if batched else observations[None], key))
+        return actions if batched else actions[0]
+
+
+def load_policy(
+    run_dir: Path | str, name: str | None = None, *, seed: int | None = None, checkpoint: str | int = "latest"
+) -> Policy:
+    """A policy of a run.
+
+    Args:
+        run_dir: the run's folder.
+        name: the policy; None: the algorithm's main one.
+        seed: the training seed; None: the run's first.
+        checkpoint: ``latest``, ``best`` or a step.
+
+    Raises:
+        UserError: no such run, policy, seed or checkpoint; the message lists what there is.
+    """
+    saved = RunFolder(Path(run_dir)).config()
+    agents, settings, spec, _ = _load_agents(Path(run_dir), saved, checkpoint)
+    name = name or agents.policy_names[0]
+    seed = settings.seeds[0] if seed is None else seed
+    for what, value, there in (("policy", name, agents.policy_names), ("seed", seed, settings.seeds)):
+        if value not in there:
+            raise UserError(f"{what}: expected one of {', '.join(map(str, there))} of {run_dir}, found {value!r}")
+    return Policy(loop.select(agents, settings.seeds.index(seed)), name, spec, seed)
+
+
+def evaluate(
+    run_dir: Path | str,
+    *,
+    episodes: int | None = None,
+    checkpoint: str | int = "latest",
+    videos: int = 0,
+    workers: int | None = None,
+    on_notice: Callable[[str], None] = print,
+) -> list[dict[str, Any]]:
+    """Evaluate every policy and seed of a run on its task.
+
+    Args:
+        run_dir: the run's folder.
+        episodes: how many for each; None: as many as in training. The same number at the same checkpoint repeats
+            the evaluation made in training.
+        checkpoint: ``latest``, ``best`` or a step.
+        videos: how many episodes of each to write as GIF into the run's folder ``videos``.
+        workers: processes that run the environments; None: one a core.
+        on_notice: told, in one line, when no video can be made.
+
+    Returns:
+        One row a policy and seed, as in evaluations.csv.
+
+    Raises:
+        UserError: no such run or checkpoint, or the run has no task.
+    """
+    saved = RunFolder(Path(run_dir)).config()
+    _, _, settings, task = _read_config(saved)
+    if task is None:
+        raise UserError(f"{run_dir}: the run was trained on data of its own, without an environment to evaluate in")
+    if episodes is not None:
+        settings = dataclasses.replace(settings, eval_episodes=episodes)
+        check(settings)
+    agents, _, spec, step = _load_agents(Path(run_dir), saved, checkpoint)
+    backend = gl_backend() if videos else None
+    if videos and backend is None:
+        on_notice(NO_BACKEND)
+        videos = 0
+    folder = Path(run_dir) / "videos" if videos else None
+    if folder is not None:
+        folder.mkdir(exist_ok=True)
+    with loop.Evaluator(task, spec, settings, _workers(workers), backend) as evaluator:
+        return evaluator(agents, step, videos=videos, folder=folder)
+
+
+def over_seeds(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row a policy: means over seeds, the success rate with a 95% interval by Student's t; none from one seed."""
+    merged = []
+    for policy in dict.fromkeys(row["policy"] for row in rows):
+        mine = [row for row in rows if row["policy"] == policy]
+        success = np.array([row["success"] for row in mine])
+        n = len(mine)
+        half = scipy.special.stdtrit(n - 1, 0.975) * success.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
+        merged.append(
+            {
+                "policy": policy,
+                "seeds": n,
+                "episodes": sum(row["episodes"] for row in mine),
+                "success": float(success.mean()),
+                "success_low": float(max(0.0, success.mean() - half)),
+                "success_high": float(min(1.0, success.mean() + half)),
+                "mean_return": float(np.mean([row["mean_return"] for row in mine])),
+            }
+        )
+    return merged
+
+
+def _workers(workers: int | None) -> int:
+    if workers is not None and workers < 1:
+        raise UserError(f"workers: expected at least 1, found {workers}")
+    return workers or available_cores()
+
+
+def _train_in(
+    folder: RunFolder,
+    agent: str,
+    config: Any,
+    settings: TrainSettings,
+    dataset: Dataset,
+    task: Task | None,
+    workers: int,
+    wandb: str | None,
+    on_progress: Callable[[loop.Progress], None],
+) -> Run:
+    with folder.lock(), _trackers(folder, wandb) as trackers:
+        rows = loop.train(
+            folder,
+            agent,
+            config,
+            settings,
+            dataset,
+            task,
+            workers=workers,
+            trackers=trackers,
+            on_progress=on_progress,
+        )
+        folder.draw_curves()
+        summary = {
+            "task": task.id if task else None,
+            "agent": agent,
+            "steps": settings.steps,
+            "results": rows,
+            "over_seeds": over_seeds(rows),
+        }
+        write_json(folder.path / "summary.json", summary)
+    return Run(folder.path, summary)
+
+
+@contextlib.contextmanager
+def _trackers(folder: RunFolder, wandb: str | None) -> Iterator[list[Tracker]]:
+    if wandb not in (None, "online", "offline"):
+        raise UserError(f"wandb: expected online or offline, found {wandb!r}")
+    trackers: list[Tracker] = [TensorBoard(folder.path)]
+    try:
+        if wandb is not None:
+            trackers.append(WeightsAndBiases(folder.path, folder.config(), wandb))
+        yield trackers
+    finally:
+        for tracker in trackers:
+            tracker.close()
+
+
+def _run_config(task: Task | None, preset: str, resolved: Resolved, dataset: Dataset, source: str) -> dict[str, Any]:
+    spec = dataset.spec
+    made = ogbench.metadata(Path(source)) if Path(source).is_file() else None
+    return {
+        "task": task.id if task else None,
+        "agent": resolved.agent,
+        "preset": preset,
+        "settings": to_json(resolved.train),
+        "config": to_json(resolved.config),
+        "sources": resolved.sources,
+        "spec": {
+            "observation_shape": list(spec.observation_shape),
+            "observation_dtype": str(spec.observation_dtype),
+            "action_size": spec.action_size,
+        },
+        "data": {
+            "source": source,
+            "fingerprint": dataset.fingerprint(),
+            "transitions": dataset.size,
+            "episodes": dataset.episodes,
+            "made_by": made,
+        },
+        "versions": versions(),
+        "device": str(jax.devices()[0]),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _read_config(saved: dict[str, Any]) -> tuple[str, Any, TrainSettings, Task | None]:
+    agent = saved["agent"]
+    if agent not in AGENTS:
+        raise UserError(f"agent: expected one of {', '.join(AGENTS)}, found {agent!r} in the run's config.json")
+    config = from_json(AGENTS[agent].config_class, saved["config"])
+    settings = from_json(TrainSettings, saved["settings"])
+    return agent, config, settings, find_task(saved["task"]) if saved["task"] else None
+
+
+def _load_agents(run_dir: Path, saved: dict[str, Any], checkpoint: str | int) -> tuple[Agent, TrainSettings, Spec, int]:
+    agent, config, settings, _ = _read_config(saved)
+    shape = saved["spec"]
+    spec = Spec(tuple(shape["observation_shape"]), np.dtype(shape["observation_dtype"]), shape["action_size"])
+    directory = RunFolder(run_dir).checkpoints
+    if not directory.is_dir():
+        raise UserError(f"{run_dir}: expected a checkpoint, found none yet")
+    with Checkpoints(directory, read_only=True) as checkpoints:
+        there = checkpoints.steps()
+        named = {"latest": checkpoints.latest(), "best": checkpoints.best()}
+        step = named.get(str(checkpoint), int(checkpoint) if str(checkpoint).isdigit() else None)
+        if step is None or step not in there:
+            listed = ", ".join(map(str, there)) or "none"
+            raise UserError(
+                f"checkpoint: expected latest, best or a step of {run_dir} ({listed}), found {checkpoint!r}"
+            )
+        like = jax.eval_shape(lambda: loop.init_agents(agent, config, spec, settings.seeds))
+        return checkpoints.restore(step, like), settings, spec, step
+
+
+def _load_task_data(task: Task, path: Path) -> Dataset:
+    env = make_env(task)
+    try:
+        return ogbench.load(path, env)
+    finally:
+        env.close()
+
+
+def _new_run_dir(name: str, agent: str, preset: str) -> Path:
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / name.replace("/", "-") / f"{agent}-{preset}-{stamp}"

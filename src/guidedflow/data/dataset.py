@@ -1,0 +1,224 @@
+"""The container of training data: flat arrays, a row per recorded step, and a sampler that compiles into the update."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Self
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
+
+from guidedflow.errors import UserError
+from guidedflow.types import Batch, Spec
+
+ACTION_TOLERANCE = 1e-4
+"""How far beyond [-1, 1] an action may lie and still count as rounding; it is clipped."""
+
+
+class Dataset(eqx.Module):
+    """N recorded steps in recording order, of which M can be sampled as transitions.
+
+    The next observation and next action of a row are the following row's, so nothing is stored twice. A row that
+    only serves as another's next observation is not among ``transitions``; neither is an episode's last row, unless
+    it ends in a terminal state, where no next observation is needed because its mask is 0.
+    """
+
+    observations: Shaped[Array, "N *obs"]
+    actions: Float[Array, "N act"]
+    rewards: Float[Array, " N"]
+    masks: Float[Array, " N"]
+    episode_starts: Int[Array, " N"]
+    """Row at which each row's episode starts; stacked frames do not reach before it."""
+    episode_ends: Int[Array, " N"]
+    """Last row of each row's episode; next observations do not reach past it."""
+    transitions: Int[Array, " M"]
+    """The rows that can be sampled."""
+    is_transition: Bool[Array, " N"]
+
+    @classmethod
+    def from_arrays(
+        cls,
+        observations: Any,
+        actions: Any,
+        rewards: Any,
+        terminals: Any,
+        timeouts: Any = None,
+        *,
+        source: str = "arrays",
+    ) -> Self:
+        """A data set from N consecutive steps of whole episodes.
+
+        Args:
+            observations: (N, ...) numbers; uint8 stays uint8, everything else becomes float32.
+            actions: (N, d), in [-1, 1].
+            rewards: (N,).
+            terminals: (N,) bool; the step led to a true terminal state: no value is bootstrapped from beyond it.
+            timeouts: (N,) bool; the recording stops after this step for another reason. Such a row has no next
+                observation, so it is not sampled itself. None: every episode ends by a terminal, or at the last row.
+            source: what error messages call the data, a file's name for instance.
+
+        Raises:
+            UserError: a field has the wrong shape or length, holds NaN or infinity, or an action leaves [-1, 1].
+        """
+        fields = {
+            "observations": observations,
+            "actions": actions,
+            "rewards": rewards,
+            "terminals": terminals,
+        }
+        if timeouts is not None:
+            fields["timeouts"] = timeouts
+        checked = check_fields(fields, source)
+        terminal = checked["terminals"]
+        end = terminal | checked["timeouts"] if timeouts is not None else terminal.copy()
+        if len(end):
+            end[-1] = True
+        return cls.from_rows(
+            checked["observations"],
+            checked["actions"],
+            checked["rewards"],
+            masks=1.0 - terminal.astype(np.float32),
+            ends=end,
+            keep_last=terminal,
+            source=source,
+        )
+
+    @classmethod
+    def from_rows(
+        cls,
+        observations: np.ndarray,
+        actions: np.ndarray,
+        rewards: np.ndarray,
+        *,
+        masks: np.ndarray,
+        ends: np.ndarray,
+        keep_last: np.ndarray,
+        source: str,
+    ) -> Self:
+        """A data set from checked arrays; ``ends`` marks each episode's last row, ``keep_last`` those worth sampling.
+
+        Raises:
+            UserError: no row is a transition.
+        """
+        rows = np.arange(len(ends), dtype=np.int32)
+        last = np.flatnonzero(ends).astype(np.int32)
+        episode = np.searchsorted(last, rows)
+        first = np.concatenate([[0], last[:-1] + 1]).astype(np.int32) if len(last) else last
+        is_transition = ~ends | (ends & keep_last)
+        if not is_transition.any():
+            found = f"{len(last)} episodes of one step" if len(rows) else "no rows"
+            raise UserError(f"{source}: expected at least one transition (s, a, s'), found {found}")
+        return cls(
+            observations=observations,
+            actions=actions,
+            rewards=rewards,
+            masks=masks.astype(np.float32),
+            episode_starts=first[episode],
+            episode_ends=last[episode],
+            transitions=rows[is_transition],
+            is_transition=is_transition,
+        )
+
+    @property
+    def spec(self) -> Spec:
+        """Shapes of one observation and one action."""
+        return Spec(self.observations.shape[1:], np.dtype(self.observations.dtype), self.actions.shape[1])
+
+    @property
+    def size(self) -> int:
+        """How many transitions can be sampled."""
+        return self.transitions.shape[0]
+
+    @property
+    def episodes(self) -> int:
+        """How many episodes the rows belong to."""
+        return int(np.unique(np.asarray(self.episode_ends)).size)
+
+    def sample(self, key: PRNGKeyArray, batch_size: int) -> Batch:
+        """B transitions, drawn uniformly with replacement. Pure, and made to be compiled into a training step."""
+        return self.rows(self.transitions[jax.random.randint(key, (batch_size,), 0, self.size)])
+
+    def rows(self, rows: Int[Array, " B"]) -> Batch:
+        """The transitions that start at the given rows."""
+        following = jnp.minimum(rows + 1, self.episode_ends[rows])
+        return Batch(
+            observations=self.observations[rows],
+            actions=self.actions[rows],
+            rewards=self.rewards[rows],
+            next_observations=self.observations[following],
+            masks=self.masks[rows],
+            next_actions=self.actions[following],
+            next_action_valid=(following > rows) & self.is_transition[following],
+        )
+
+    def to_device(self) -> Self:
+        """The same data on the accelerator, where the compiled loop samples it."""
+        return jax.tree.map(jnp.asarray, self)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over every array, shortened: two runs with the same one trained on the same data."""
+        digest = hashlib.sha256()
+        for leaf in jax.tree.leaves(self):
+            digest.update(np.ascontiguousarray(leaf))
+        return digest.hexdigest()[:16]
+
+
+def check_fields(fields: Mapping[str, Any], source: str) -> dict[str, np.ndarray]:
+    """Fields as arrays of one length N, of the right kind and free of NaN; actions clipped to [-1, 1].
+
+    Observations become float32 (uint8 stays), actions and rewards float32, every other field bool.
+
+    Raises:
+        UserError: naming the source, the field, the first bad row, what was expected and what was found.
+    """
+    arrays: dict[str, np.ndarray] = {}
+    for name, value in fields.items():
+        array = np.asarray(value)
+        if array.dtype.kind not in "biuf":
+            raise UserError(f"{source}: {name}: expected numbers, found dtype {array.dtype}")
+        if name not in ("observations", "actions") and array.ndim == 2 and array.shape[1] == 1:
+            array = array[:, 0]
+        wanted = {"observations": "(N, ...)", "actions": "(N, action size)"}.get(name, "(N,)")
+        fits = {"observations": array.ndim >= 2, "actions": array.ndim == 2}.get(name, array.ndim == 1)
+        if not fits or 0 in array.shape[1:]:
+            raise UserError(f"{source}: {name}: expected shape {wanted}, found {array.shape}")
+        arrays[name] = array
+    length = len(arrays["observations"])
+    for name, array in arrays.items():
+        if len(array) != length:
+            raise UserError(f"{source}: {name}: expected {length} rows as in observations, found {len(array)}")
+        _check_finite(array, name, source)
+        arrays[name] = _cast(array, name, source)
+    return arrays
+
+
+def _check_finite(array: np.ndarray, name: str, source: str) -> None:
+    if array.dtype.kind != "f" or np.isfinite(array.sum(dtype=np.float64)):
+        return  # The sum is finite only if every element is: one pass, no mask of the array's size.
+    rows = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))
+    if len(rows):
+        bad = array[rows[0]].ravel()
+        value = bad[~np.isfinite(bad)][0]
+        raise UserError(f"{source}: {name}: expected finite numbers, found {value} in row {rows[0]} ({len(rows)} rows)")
+
+
+def _cast(array: np.ndarray, name: str, source: str) -> np.ndarray:
+    if name == "observations":
+        return array if array.dtype == np.uint8 else array.astype(np.float32, copy=False)
+    if name == "rewards":
+        return array.astype(np.float32, copy=False)
+    if name == "actions":
+        outside = np.flatnonzero((np.abs(array) > 1.0 + ACTION_TOLERANCE).any(axis=1))
+        if len(outside):
+            worst = float(np.abs(array).max())
+            raise UserError(
+                f"{source}: actions: expected values in [-1, 1], found {worst:g} at most, first in row {outside[0]} "
+                f"({len(outside)} rows); rescale them"
+            )
+        return np.clip(array, -1.0, 1.0).astype(np.float32, copy=False)
+    if array.dtype != bool and not np.isin(array, (0, 1)).all():
+        row = np.flatnonzero(~np.isin(array, (0, 1)))[0]
+        raise UserError(f"{source}: {name}: expected 0 or 1, found {array[row]:g} in row {row}")
+    return array.astype(bool)

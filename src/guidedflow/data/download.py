@@ -1,0 +1,339 @@
+"""Published data files over HTTP: resumed when broken, verified before they take their final name."""
+
+import fcntl
+import json
+import logging
+import os
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from email.message import Message
+from http.client import HTTPException, HTTPResponse
+from io import FileIO
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import numpy as np
+import rich.progress as bars
+
+from guidedflow.errors import UserError
+
+# The authors' server, then the mirror. The mirror has its files at the top level under the same names:
+# public scripts fetch "<dataset>-v0.npz" from it, and report cube-double-play byte-identical on the two.
+OGBENCH_BASES: tuple[str, ...] = (
+    "https://rail.eecs.berkeley.edu/datasets/ogbench/",
+    "https://huggingface.co/datasets/zhouzypaul/ogbench_datasets/resolve/main/",
+)
+
+Progress = Callable[[int, int | None], None]
+"""Called with the bytes on disk so far and the file's size in bytes (None where the server does not say)."""
+
+_CHUNK = 2**18
+_LOG = logging.getLogger(__name__)
+
+
+class _Unusable(Exception):
+    """This URL does not give the file: the next one's turn."""
+
+
+class _Broken(_Unusable):
+    """The transfer stopped part-way: resuming it may help."""
+
+
+class _Unreachable(_Broken):
+    """No answer at all: worth another try only if the server has answered before."""
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What a part was begun from, kept beside it as JSON, so that two files are never spliced into one."""
+
+    url: str
+    etag: str | None
+    last_modified: str | None
+    total: int | None
+
+    @classmethod
+    def announced(cls, url: str, headers: Message) -> "_Source":
+        """The source that an answer's headers describe."""
+        # "bytes 5-9/10" states the whole file's size last; a plain length is the whole file's already.
+        stated = headers["Content-Range"] or headers["Content-Length"] or ""
+        total = stated.split("/")[-1]
+        return cls(url, headers["ETag"], headers["Last-Modified"], int(total) if total.isdecimal() else None)
+
+    @classmethod
+    def load(cls, part: Path) -> "_Source | None":
+        """The source of `part`, or None where part or record is missing or unreadable."""
+        try:
+            return cls(**json.loads(_beside(part, ".json").read_text())) if part.exists() else None
+        except (FileNotFoundError, ValueError, TypeError):
+            return None
+
+    def range_headers(self, offset: int) -> dict[str, str]:
+        """Ask for the bytes from `offset` on, or for the whole file if it is no longer the same one."""
+        strong = self.etag if self.etag and not self.etag.startswith("W/") else None
+        validator = strong or self.last_modified
+        return {"Range": f"bytes={offset}-"} | ({"If-Range": validator} if validator else {})
+
+    def agrees(self, other: "_Source") -> bool:
+        """Whether nothing that both state differs: a 206 may leave out what the 200 said."""
+        pairs = zip(asdict(self).values(), asdict(other).values(), strict=True)
+        return all(None in pair or pair[0] == pair[1] for pair in pairs)
+
+
+def download(
+    urls: Sequence[str],
+    destination: Path,
+    *,
+    verify: Callable[[Path], None],
+    progress: Progress | None = None,
+    timeout: float = 30.0,
+    pauses: Sequence[float] = (1.0, 2.0, 4.0, 8.0),
+) -> Path:
+    """Fetch a file from the first URL that gives it, and return `destination`; do nothing if it is there.
+
+    Bytes go to `<destination>.part`, which takes the final name only once `verify` has accepted it. A part
+    that broke off is kept, and the next call resumes it from the URL that it was begun with; one that fails
+    its check is removed. Of several processes with one destination, one downloads and the others wait.
+
+    Args:
+        urls: where the same file is published, in order of preference.
+        destination: the final path; missing folders are made.
+        verify: raises `UserError` for a file that is not what it should be.
+        progress: told of the bytes received; an exception that it raises stops the download.
+        timeout: seconds without a byte after which a connection counts as broken.
+        pauses: seconds before each further try of a URL whose transfer broke; as many tries as pauses.
+
+    Raises:
+        UserError: no URL gave the file; one line with each URL and its reason.
+        OSError: the file cannot be written (disk full, no permission); it names the path, the part is kept.
+    """
+    if destination.exists():
+        return destination
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    part = _beside(destination, ".part")
+    with _locked(destination):
+        if destination.exists():
+            return destination
+        begun = _Source.load(part)
+        failures = []
+        for url in sorted(urls, key=lambda url: begun is None or url != begun.url):
+            try:
+                _fetch(url, part, progress or (lambda received, total: None), timeout, pauses)
+                _check(part, verify)
+            except _Unusable as error:
+                failures.append(f"{url}: {error}")
+                continue
+            os.replace(part, destination)
+            _beside(part, ".json").unlink(missing_ok=True)
+            return destination
+        # A server's own words may span lines.
+        reasons = " ".join("; ".join(failures).split())
+        advice = "run it again to resume" if part.exists() else "try later, or put the file there yourself"
+        raise UserError(f"{destination}: not downloaded: {reasons}; {advice}")
+
+
+def fetch_ogbench(
+    dataset: str,
+    directory: Path,
+    *,
+    bases: Sequence[str] = OGBENCH_BASES,
+    show: bool = False,
+) -> tuple[Path, Path]:
+    """Fetch those of an OGBench dataset's two files that are not there yet: training and validation.
+
+    Args:
+        dataset: its name without version, "cube-single-noisy" for instance.
+        directory: where the files go.
+        bases: base URLs, each ending in a slash, in order of preference.
+        show: draw a progress bar for each file on the terminal.
+
+    Returns:
+        The paths of `<dataset>-v0.npz` and `<dataset>-v0-val.npz`.
+
+    Raises:
+        UserError, OSError: as in `download`.
+    """
+
+    def fetch(name: str) -> Path:
+        path, urls = directory / name, [base + name for base in bases]
+        with progress_bar(name) if show and not path.exists() else nullcontext() as progress:
+            return download(urls, path, verify=verify_npz, progress=progress)
+
+    return fetch(f"{dataset}-v0.npz"), fetch(f"{dataset}-v0-val.npz")
+
+
+@contextmanager
+def progress_bar(label: str) -> Iterator[Progress]:
+    """A terminal bar with bytes, speed and time left, to be given to `download` as `progress`."""
+    numbers = bars.DownloadColumn(), bars.TransferSpeedColumn(), bars.TimeRemainingColumn()
+    with bars.Progress("{task.description}", bars.BarColumn(), *numbers) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda received, total: bar.update(task, completed=received, total=total)
+
+
+def verify_npz(path: Path) -> None:
+    """Check that an npz file is whole (each member's CRC) and holds steps, without loading it.
+
+    Raises:
+        UserError: the zip is damaged, or lacks observations, actions and terminals of one length.
+    """
+    expected = "expected observations, actions and terminals of one length"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+            if damaged:
+                raise UserError(f"{path}: expected a whole npz file, found a wrong checksum in {damaged}")
+            members = archive.namelist()
+            lengths = [_length(archive, f"{key}.npy") for key in ("observations", "actions", "terminals")]
+    except KeyError as error:
+        raise UserError(f"{path}: {expected}, found only {', '.join(members) or 'an empty zip'}") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise UserError(f"{path}: expected a whole npz file, found a damaged one ({error})") from error
+    if len(set(lengths)) != 1:
+        raise UserError(f"{path}: {expected}, found {', '.join(map(str, lengths))}")
+
+
+def _length(archive: zipfile.ZipFile, member: str) -> int:
+    """The first dimension, from the header alone: image datasets may not fit in memory."""
+    with archive.open(member) as file:
+        formats = np.lib.format
+        version = formats.read_magic(file)
+        read = formats.read_array_header_1_0 if version == (1, 0) else formats.read_array_header_2_0
+        shape, _, dtype = read(file)
+    if not shape or dtype.hasobject:
+        raise ValueError(f"{member} has shape {shape} and type {dtype}")
+    return shape[0]
+
+
+def _fetch(url: str, part: Path, progress: Progress, timeout: float, pauses: Sequence[float]) -> None:
+    """Bring `part` to its full size from one URL, resuming a broken transfer after each pause."""
+    waits = iter(pauses)
+    answered = False
+    while True:
+        try:
+            return _receive(url, part, progress, timeout)
+        except _Broken as error:
+            # A server that is down costs one timeout before the next one's turn, not five.
+            answered = answered or not isinstance(error, _Unreachable)
+            wait = next(waits, None)
+            if wait is None or not answered:
+                raise
+            time.sleep(wait)
+
+
+def _receive(url: str, part: Path, progress: Progress, timeout: float) -> None:
+    """One request: append the missing bytes to `part`, or write it anew where it cannot be resumed."""
+    begun = _Source.load(part)
+    offset = part.stat().st_size if begun and begun.url == url else 0
+    with _open(url, begun.range_headers(offset) if begun and offset else {}, timeout) as response:
+        source = _Source.announced(url, response.headers)
+        given = response.headers["Content-Range"] or ""
+        if response.status == 416 and given == f"bytes */{offset}":
+            return  # An earlier call was stopped between the last byte and the check.
+        resuming = response.status in (206, 416)
+        if resuming and not (begun and begun.agrees(source) and given.startswith(f"bytes {offset}-")):
+            _discard(part)
+            raise _Broken("the file changed between two requests")
+        # Judged before an older part is touched: a login page must not cost the gigabyte already here.
+        chunk = _read(response)
+        is_page = response.headers.get_content_type() == "text/html"
+        if is_page or (not resuming and chunk.lstrip().startswith(b"<")):
+            raise _Unusable(f"a web page ({response.url}) came instead of the file")
+        if not chunk:
+            raise _Broken("stopped before the first byte")
+        total = source.total
+        with _naming(part), open(part, "ab" if resuming else "wb", buffering=0) as file:
+            if not resuming:
+                # After the truncation: a crash in between must not pair the new record with the old bytes.
+                _beside(part, ".json").write_text(json.dumps(asdict(source)))
+                offset = 0
+            progress(offset, total)
+            while chunk:
+                _write_all(file, chunk)
+                offset += len(chunk)
+                progress(offset, total)
+                chunk = _read(response)
+            os.fsync(file.fileno())
+    if total is not None and offset != total:
+        raise _Broken(f"stopped after {offset} of {total} bytes")
+
+
+def _open(url: str, ranges: dict[str, str], timeout: float) -> HTTPResponse | HTTPError:
+    """Send the request; an answer of 200 or 206, or of 416 (nothing after those bytes) to a range."""
+    try:
+        return urlopen(Request(url, headers={"User-Agent": "guidedflow"} | ranges), timeout=timeout)
+    except HTTPError as error:
+        if error.code == 416 and ranges:
+            return error
+        error.close()
+        raise _Unusable(f"HTTP {error.code} {error.reason}") from error
+    except (OSError, HTTPException) as error:
+        raise _Unreachable(f"no answer ({getattr(error, 'reason', error)})") from error
+
+
+def _read(response: HTTPResponse | HTTPError) -> bytes:
+    """The next bytes, or none at the end."""
+    try:
+        # Not read(): that waits for a full chunk, and a stall would lose what had come of it.
+        return response.read1(_CHUNK)
+    except (OSError, HTTPException) as error:
+        raise _Broken(f"the transfer stopped ({error})") from error
+
+
+def _write_all(file: FileIO, chunk: bytes) -> None:
+    """Write without a buffer, where a full disk cannot surface later, on closing."""
+    rest = memoryview(chunk)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+def _check(part: Path, verify: Callable[[Path], None]) -> None:
+    """Verify a complete part; one that fails is of no use for resuming."""
+    try:
+        verify(part)
+    except UserError as error:
+        _discard(part)
+        raise _Unusable(str(error).removeprefix(f"{part}: ")) from error
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Failed writes do not say where; add it."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, error.filename or str(path)) from error
+
+
+@contextmanager
+def _locked(destination: Path) -> Iterator[None]:
+    """Hold the one right to download to `destination`, waiting while another process has it."""
+    lock = _beside(destination, ".lock")
+    while True:
+        with open(lock, "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                _LOG.warning("%s: waiting for another process that is downloading it", destination)
+                fcntl.flock(file, fcntl.LOCK_EX)
+            # Its last holder may have removed this very file, and a third process locked a new one.
+            if os.fstat(file.fileno()).st_nlink:
+                try:
+                    yield
+                finally:
+                    lock.unlink(missing_ok=True)
+                return
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _discard(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    _beside(part, ".json").unlink(missing_ok=True)

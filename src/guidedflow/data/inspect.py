@@ -1,0 +1,81 @@
+"""What is in a data file, and what is wrong with it."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+
+from guidedflow.data import arrays as own_arrays
+from guidedflow.data import ogbench
+from guidedflow.errors import UserError
+
+
+class Field(NamedTuple):
+    """One array of a file."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    low: float | None
+    high: float | None
+
+
+class Report(NamedTuple):
+    """A data file's content. ``problems`` are the one-line errors that loading it would raise; empty is good."""
+
+    path: Path
+    made_by: str
+    fields: list[Field]
+    transitions: int | None
+    episodes: int | None
+    episode_lengths: tuple[int, int] | None
+    mean_reward: float | None
+    success_fraction: float | None
+    problems: list[str]
+
+
+def inspect(path: Path, env: gymnasium.Env | None = None) -> Report:
+    """Look at a file as training would: as a task's if its environment is given, else by the fields it has.
+
+    Raises:
+        UserError: it is no readable npz at all.
+    """
+    content = ogbench.read(path)
+    fields = [_field(name, array) for name, array in content.items() if name != "metadata"]
+    own = "rewards" in content
+    try:
+        if env is not None:
+            dataset: Any = ogbench.load(path, env)
+        elif own:
+            dataset = own_arrays.load(path)
+        else:
+            ogbench.rows(path)
+            dataset = None
+        problems = []
+    except UserError as error:
+        dataset, problems = None, [str(error)]
+    made = ogbench.metadata(path)
+    made_by = f"guidedflow data generate ({made})" if made else "the user" if own else "OGBench's authors, or unknown"
+    if dataset is None:
+        return Report(path, made_by, fields, None, None, None, None, None, problems)
+    starts, ends = np.unique(dataset.episode_starts), np.unique(dataset.episode_ends)
+    lengths = ends - starts + 1
+    rows = dataset.transitions
+    return Report(
+        path=path,
+        made_by=made_by,
+        fields=fields,
+        transitions=dataset.size,
+        episodes=len(ends),
+        episode_lengths=(int(lengths.min()), int(lengths.max())),
+        mean_reward=float(dataset.rewards[rows].mean()),
+        success_fraction=float(1.0 - dataset.masks[rows].mean()),
+        problems=problems,
+    )
+
+
+def _field(name: str, array: np.ndarray) -> Field:
+    if array.dtype.kind not in "biuf" or array.size == 0:
+        return Field(name, array.shape, str(array.dtype), None, None)
+    return Field(name, array.shape, str(array.dtype), float(array.min()), float(array.max()))

@@ -1,0 +1,125 @@
+"""OGBench's data files: one npz of flat arrays per family and split (docs/tasks.md, "OGBench")."""
+
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from guidedflow.data.dataset import Dataset, check_fields
+from guidedflow.errors import UserError
+
+SIMULATOR_FIELDS = ("qpos", "qvel", "button_states")
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """Every array of an npz file, without executing anything that it may hold.
+
+    Raises:
+        UserError: the file is missing, truncated, no npz, or holds Python objects.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: expected a data file, found {'a folder' if path.is_dir() else 'nothing there'}")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise UserError(f"{path}: expected an npz archive of arrays, found a single array")
+            return {name: file[name] for name in file.files}
+    except (zipfile.BadZipFile, ValueError, EOFError, OSError, KeyError) as error:
+        raise UserError(f"{path}: expected a whole npz archive of arrays, found: {_one_line(error)}") from error
+
+
+def rows(path: Path) -> dict[str, np.ndarray]:
+    """The checked arrays of an OGBench file: observations, actions, terminals, and the simulator's state if stored.
+
+    Raises:
+        UserError: as ``read``, or a field is missing or malformed.
+    """
+    arrays = read(path)
+    missing = [name for name in ("observations", "actions", "terminals") if name not in arrays]
+    if missing:
+        found = ", ".join(sorted(arrays)) or "no arrays"
+        raise UserError(f"{path}: expected the fields observations, actions, terminals, found {found}")
+    fields = {name: arrays[name] for name in ("observations", "actions", "terminals")}
+    checked = check_fields(fields, str(path))
+    for name in SIMULATOR_FIELDS:
+        if name in arrays:
+            if len(arrays[name]) != len(checked["observations"]):
+                expected, found_rows = len(checked["observations"]), len(arrays[name])
+                raise UserError(f"{path}: {name}: expected {expected} rows as in observations, found {found_rows}")
+            checked[name] = arrays[name]
+    return checked
+
+
+def load(path: Path, env: gymnasium.Env) -> Dataset:
+    """The data set of one single-task environment: its rewards and masks are computed from the simulator's states.
+
+    A row's reward and mask say whether its own state s solves the task, as in OGBench's release.
+
+    Raises:
+        UserError: as ``rows``, the file lacks the simulator's states, or its sizes are not the environment's.
+    """
+    from ogbench.relabel_utils import relabel_dataset
+
+    arrays = rows(path)
+    if "qpos" not in arrays:
+        raise UserError(f"{path}: expected qpos, from which the task's rewards are computed; it is not in the file")
+    _check_sizes(arrays, env, path)
+    assert env.spec is not None
+    labelled: dict[str, Any] = dict(arrays)
+    relabel_dataset(env.spec.id.rpartition("/")[-1], env, labelled)
+    return Dataset.from_rows(
+        arrays["observations"],
+        arrays["actions"],
+        labelled["rewards"].astype(np.float32),
+        masks=labelled["masks"],
+        ends=_ends(arrays["terminals"]),
+        keep_last=np.zeros(len(arrays["terminals"]), bool),
+        source=str(path),
+    )
+
+
+def metadata(path: Path) -> dict[str, Any] | None:
+    """What a file made by ``guidedflow data generate`` says of itself; None for any other, the published ones too."""
+    with np.load(path, allow_pickle=False) as file:
+        return json.loads(str(file["metadata"])) if "metadata" in file.files else None
+
+
+def find(dataset: str, directories: list[Path]) -> Path | None:
+    """The first ``<dataset>-v0.npz`` in the given folders, or None."""
+    candidates = (Path(folder) / f"{dataset}-v0.npz" for folder in directories)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def directories(data_dir: Path | None) -> list[Path]:
+    """Where data is looked for: ``data_dir`` alone if given, else guidedflow's folder, then ogbench's own."""
+    if data_dir is not None:
+        return [Path(data_dir)]
+    return [default_directory(), Path("~/.ogbench/data").expanduser()]
+
+
+def default_directory() -> Path:
+    """Where data is kept: ``$GUIDEDFLOW_DATA``, else ``~/.guidedflow/data``."""
+    return Path(os.environ.get("GUIDEDFLOW_DATA") or "~/.guidedflow/data").expanduser()
+
+
+def _check_sizes(arrays: dict[str, np.ndarray], env: gymnasium.Env, path: Path) -> None:
+    for name, space in (("observations", env.observation_space), ("actions", env.action_space)):
+        if arrays[name].shape[1:] != space.shape:
+            expected = f"{space.shape} a row, the environment's"
+            raise UserError(f"{path}: {name}: expected {expected}, found {arrays[name].shape[1:]}")
+
+
+def _ends(terminals: np.ndarray) -> np.ndarray:
+    ends = terminals.copy()
+    if len(ends):
+        ends[-1] = True
+    return ends
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,68 @@
+"""From a task to its environment."""
+
+import dataclasses
+import functools
+import warnings
+from typing import Any, Literal
+
+import gymnasium
+import numpy as np
+
+from guidedflow.errors import UserError
+from guidedflow.seeding import numpy_seeded
+from guidedflow.tasks import Task
+
+SuccessTiming = Literal["post", "pre"]
+
+
+def make_env(task: Task, *, success_timing: SuccessTiming = "post", **options: Any) -> gymnasium.Env:
+    """The task's environment, with resets that depend on nothing but their seed.
+
+    Args:
+        task: an OGBench task.
+        success_timing: whether reward and success speak of the state after the step (``post``, as the published
+            numbers do) or before it (``pre``, the default of ogbench >= 1.2).
+        options: passed on to the environment.
+
+    Raises:
+        UserError: the task's benchmark has no environments here yet.
+    """
+    if task.benchmark != "ogbench":
+        raise UserError(f"task: expected an OGBench task, found {task.id}; {task.benchmark} is not supported yet")
+    with warnings.catch_warnings():
+        # Of GLFW, about a screen that is not needed, and of gymnasium, about ogbench's float64 bounds.
+        warnings.simplefilter("ignore")
+        import ogbench  # noqa: F401  (registers its environments)
+
+        spec = gymnasium.spec(task.environment)
+        if isinstance(spec.entry_point, str) and "manipspace" in spec.entry_point:
+            spec = dataclasses.replace(spec, entry_point=_with_seeded_action_space(spec.entry_point))
+        env = gymnasium.make(spec, disable_env_checker=True, success_timing=success_timing, **options)
+        env.reset()  # Builds the model: its warnings end here.
+    return SeededReset(env)
+
+
+class SeededReset(gymnasium.Wrapper):
+    """Makes ``reset(seed=...)`` decide everything: OGBench's mazes draw start positions from NumPy's global state."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Reset; with a seed, the episode's start is a function of it alone."""
+        if seed is None:
+            return super().reset(options=options)
+        self.env.action_space.seed(seed)
+        with numpy_seeded(seed):
+            return super().reset(seed=seed, options=options)
+
+
+@functools.cache
+def _with_seeded_action_space(entry_point: str) -> Any:
+    # ogbench's manipulation environments make a new, unseeded action space at every access, and sample two actions
+    # from it while resetting, which leaves traces in the simulator's state.
+    base: Any = gymnasium.envs.registration.load_env_creator(entry_point)
+
+    class WithSeededActionSpace(base):
+        @functools.cached_property
+        def action_space(self) -> gymnasium.Space[np.ndarray]:
+            return super().action_space
+
+    return WithSeededActionSpace

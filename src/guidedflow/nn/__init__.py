@@ -1,0 +1,1 @@
+"""What agents are built from: multilayer perceptrons, critics, actors and flows."""

@@ -1,0 +1,75 @@
+"""Flow policies: the probability path, the velocity field and the integrator (Lipman et al., 2023; Park et al., 2025)."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from guidedflow.nn.mlp import MLP
+
+TimeInput = Literal["raw", "sinusoidal"]
+EMBEDDING_SIZE = 64
+
+Velocity = Callable[[Float[Array, "*batch 1"], Float[Array, "*batch act"]], Float[Array, "*batch act"]]
+"""v(t, x) with the observation held fixed."""
+
+
+def straight_path(
+    noise: Float[Array, "*batch act"], actions: Float[Array, "*batch act"], t: Float[Array, "*batch 1"]
+) -> tuple[Float[Array, "*batch act"], Float[Array, "*batch act"]]:
+    """The point x_t = (1 - t) eps + t a on the line from noise to action, and the velocity a - eps along it."""
+    return (1.0 - t) * noise + t * actions, actions - noise
+
+
+def embed_time(t: Float[Array, "*batch 1"]) -> Float[Array, "*batch 64"]:
+    """Sines, then cosines, of t times exp(-k ln(10^4) / 31), k = 0..31."""
+    half = EMBEDDING_SIZE // 2
+    angles = t * jnp.exp(-math.log(1e4) / (half - 1) * jnp.arange(half))
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+class VelocityField(eqx.Module):
+    """v_omega(t, s, x): an MLP on the concatenation of s, x and t (raw, or through a sinusoidal embedding)."""
+
+    net: MLP
+    time: TimeInput = eqx.field(static=True)
+
+    def __init__(
+        self,
+        observation_size: int,
+        action_size: int,
+        hidden: Sequence[int],
+        *,
+        time: TimeInput,
+        key: PRNGKeyArray,
+    ):
+        time_size = EMBEDDING_SIZE if time == "sinusoidal" else 1
+        self.net = MLP(observation_size + action_size + time_size, hidden, action_size, key=key)
+        self.time = time
+
+    def at(self, observations: Float[Array, "*batch obs"]) -> Velocity:
+        """The velocity at fixed observations; their share of the first layer is computed once, not at every t."""
+        size = observations.shape[-1]
+        weight = self.net.weights[0]
+        share = observations @ weight[:size] + self.net.biases[0]
+
+        def velocity(t: Float[Array, "*batch 1"], x: Float[Array, "*batch act"]) -> Float[Array, "*batch act"]:
+            features = embed_time(t) if self.time == "sinusoidal" else t
+            features = jnp.broadcast_to(features, (*x.shape[:-1], features.shape[-1]))
+            return self.net.after_first(share + jnp.concatenate([x, features], axis=-1) @ weight[size:])
+
+        return velocity
+
+
+def integrate(velocity: Velocity, noise: Float[Array, "*batch act"], steps: int) -> Float[Array, "*batch act"]:
+    """mu_omega: ``steps`` Euler steps from noise at t = 0 to an action at t = 1, clipped to [-1, 1] once, at the end."""
+
+    def step(k: Array, x: Float[Array, "*batch act"]) -> Float[Array, "*batch act"]:
+        t = jnp.full((*x.shape[:-1], 1), k / steps, x.dtype)
+        return x + velocity(t, x) / steps
+
+    return jnp.clip(jax.lax.fori_loop(0, steps, step, noise), -1.0, 1.0)

@@ -1,0 +1,67 @@
+"""Settings are frozen dataclasses; this module says which values a field may take, once, in its annotation."""
+
+import dataclasses
+import math
+import typing
+from typing import Annotated, Any
+
+from guidedflow.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """An interval of allowed values; an end is left out of it where its ``open_`` flag is set."""
+
+    low: float
+    high: float = math.inf
+    open_low: bool = False
+    open_high: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        above = value > self.low if self.open_low else value >= self.low
+        below = value < self.high if self.open_high else value <= self.high
+        return above and below and math.isfinite(value)
+
+    def __str__(self) -> str:
+        if math.isinf(self.high):
+            return f"{'>' if self.open_low else '>='} {self.low:g}"
+        return f"in {'(' if self.open_low else '['}{self.low:g}, {self.high:g}{')' if self.open_high else ']'}"
+
+
+Positive = Annotated[float, Range(0.0, open_low=True)]
+NonNegative = Annotated[float, Range(0.0)]
+Fraction = Annotated[float, Range(0.0, 1.0)]
+InnerFraction = Annotated[float, Range(0.0, 1.0, open_low=True, open_high=True)]
+Count = Annotated[int, Range(1)]
+CountOrZero = Annotated[int, Range(0)]
+Sizes = tuple[Count, ...]
+
+
+def check(settings: Any) -> None:
+    """Compare every field of a settings dataclass with its annotation.
+
+    Raises:
+        UserError: naming the first field whose value is out of its range or choices, both, and what was found.
+    """
+    for name, hint in typing.get_type_hints(type(settings), include_extras=True).items():
+        if dataclasses.is_dataclass(settings) and name in {f.name for f in dataclasses.fields(settings)}:
+            _check_value(name, getattr(settings, name), hint)
+
+
+def _check_value(name: str, value: Any, hint: Any) -> None:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        _check_value(name, value, arguments[0])
+        for bound in (note for note in arguments[1:] if isinstance(note, Range)):
+            if float(value) not in bound:
+                raise UserError(f"{name}: expected a value {bound}, found {value:g}")
+    elif origin is typing.Literal:
+        if value not in arguments:
+            raise UserError(f"{name}: expected one of {', '.join(map(str, arguments))}, found {value!r}")
+    elif origin is tuple:
+        for item in value:
+            _check_value(name, item, arguments[0])
+    elif hint in (int, float, bool, str):
+        accepted = {float: (int, float), int: int, bool: bool, str: str}[hint]
+        if not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool):
+            raise UserError(f"{name}: expected {hint.__name__}, found {value!r}")

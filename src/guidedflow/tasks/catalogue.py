@@ -1,0 +1,95 @@
+"""Reads the catalogue's CSV files. Their facts come from the releases named in docs/tasks.md."""
+
+import csv
+import difflib
+import functools
+import importlib.resources
+import re
+from typing import NamedTuple
+
+from guidedflow.errors import UserError
+
+SINGLETASK = re.compile(r"-singletask(-task\d)?")
+# The task that OGBench means by an id without "-taskN" (docs/tasks.md).
+DEFAULT_TASKS = {"antsoccer": 4, "cube": 2, "scene": 2, "puzzle": 4, "antmaze": 1, "humanoidmaze": 1}
+
+
+class Task(NamedTuple):
+    """One row of the published comparison."""
+
+    id: str
+    benchmark: str
+    category: str
+
+    @property
+    def dataset(self) -> str:
+        """The data that the task is learned from; OGBench's five tasks of a family share one data set."""
+        if self.benchmark != "ogbench":
+            return self.id
+        return SINGLETASK.split(self.id)[0]
+
+    @property
+    def environment(self) -> str:
+        """The environment's id: OGBench names it as the task, less the kind of data."""
+        if self.benchmark != "ogbench":
+            return self.id
+        return self.dataset.rpartition("-")[0] + self.id[len(self.dataset) :]
+
+
+def _read(name: str) -> list[dict[str, str]]:
+    text = importlib.resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return list(csv.DictReader(text.splitlines()))
+
+
+@functools.cache
+def tasks() -> tuple[Task, ...]:
+    """All 144 tasks, OGBench's first."""
+    return tuple(Task(row["task"], row["benchmark"], row["category"]) for row in _read("tasks.csv"))
+
+
+def find_task(name: str) -> Task:
+    """The task of that id; an OGBench id without ``-taskN`` means its default task.
+
+    Raises:
+        UserError: no such task; the message names the nearest ones.
+    """
+    by_id = {task.id: task for task in tasks()}
+    family = name.removeprefix("visual-").split("-")[0]
+    if name.endswith("-singletask-v0") and family in DEFAULT_TASKS:
+        number = 1 if name.startswith("visual-") else DEFAULT_TASKS[family]
+        name = name.replace("-singletask-v0", f"-singletask-task{number}-v0")
+    if name not in by_id:
+        near = difflib.get_close_matches(name, by_id, n=3, cutoff=0.3)
+        raise UserError(
+            f"task: expected one of the {len(by_id)} known tasks, found {name!r}; nearest: {', '.join(near)}"
+        )
+    return by_id[name]
+
+
+@functools.cache
+def _published() -> dict[tuple[str, str], dict[str, str]]:
+    return {(row["method"], row["dataset"]): row for row in _read("published_hyperparameters.csv")}
+
+
+def published_settings(method: str, dataset: str) -> dict[str, float | int | str] | None:
+    """The settings tuned by the papers' authors for a method on a data set, by exact match; None if there are none.
+
+    Keys are those of the CSV that are filled in: steps, batch_size, discount, flow_steps, q_agg, target_agg,
+    guidance_agg, alpha, eta, alpha_critic, expectile.
+    """
+    row = _published().get((method, dataset))
+    if row is None:
+        return None
+    kinds = {
+        "steps": int,
+        "batch_size": int,
+        "flow_steps": int,
+        "q_agg": str,
+        "target_agg": str,
+        "guidance_agg": str,
+    }
+    return {
+        name: kinds.get(name, float)(value)
+        for name, value in row.items()
+        if value and name not in ("method", "benchmark", "dataset", "source")
+    }

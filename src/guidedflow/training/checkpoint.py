@@ -1,0 +1,102 @@
+"""Checkpoints with Orbax: each is there whole or not at all; the last two and the best are kept."""
+
+import logging
+import math
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
+
+from guidedflow.errors import UserError
+
+KEPT_LAST = 2
+_T = TypeVar("_T")
+
+logging.getLogger("absl").setLevel(logging.ERROR)
+
+
+class Checkpoints:
+    """The checkpoints of one run, one folder a step."""
+
+    def __init__(self, directory: Path, *, read_only: bool = False):
+        self.directory = directory
+        keep = policies.AnyPreservationPolicy(
+            [
+                policies.LatestN(KEPT_LAST),
+                policies.BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False),
+            ]
+        )
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=keep, best_fn=_score, read_only=read_only, create=not read_only
+        )
+        # Orbax wants an absolute path; what is stored in it does not depend on where the run's folder lies.
+        self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+
+    def save(self, step: int, state: Any, score: float | None) -> None:
+        """Write a checkpoint in the background; ``score`` (higher is better) decides which one is the best.
+
+        Raises:
+            UserError: this or the checkpoint before it could not be written, a full disk for instance.
+        """
+        metrics = {"score": score} if score is not None and math.isfinite(score) else None
+        try:
+            self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics)
+        except Exception as error:
+            raise self._not_saved(error) from error
+
+    def wait(self) -> None:
+        """Return when everything is on the disk.
+
+        Raises:
+            UserError: as ``save``.
+        """
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            raise self._not_saved(error) from error
+
+    def steps(self) -> list[int]:
+        """Steps of the complete checkpoints, in order."""
+        return sorted(self._manager.all_steps())
+
+    def latest(self) -> int | None:
+        """Step of the newest complete checkpoint."""
+        return self._manager.latest_step()
+
+    def best(self) -> int | None:
+        """Step of the checkpoint with the highest score; the newest if none was scored."""
+        return self._manager.best_step() or self.latest()
+
+    def restore(self, step: int, like: _T) -> _T:
+        """The state saved at a step, in the shapes and types of ``like``.
+
+        Raises:
+            UserError: the checkpoint is missing, damaged, or of another shape.
+        """
+        try:
+            return self._manager.restore(step, args=ocp.args.StandardRestore(jax.eval_shape(lambda: like)))
+        except Exception as error:
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(f"{self.directory / str(step)}: expected a whole checkpoint, found: {reason}") from error
+
+    def close(self) -> None:
+        """Finish what is being written and let go of the folder."""
+        self._manager.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _not_saved(self, error: Exception) -> UserError:
+        reason = " ".join(str(error).split())[:300]
+        last = self.latest()
+        kept = f"the last whole checkpoint is at step {last}" if last is not None else "there is no earlier one"
+        return UserError(f"{self.directory}: the checkpoint could not be written ({reason}); {kept}")
+
+
+def _score(metrics: Any) -> float:
+    return metrics["score"]

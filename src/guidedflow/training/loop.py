@@ -1,0 +1,346 @@
+"""The training loop: data on the device, sampling and many updates in one compiled call, any algorithm, many seeds."""
+
+import functools
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key
+
+from guidedflow.agents import AGENTS, Agent
+from guidedflow.data.dataset import Dataset
+from guidedflow.envs.vector import VectorEnv
+from guidedflow.errors import UserError
+from guidedflow.seeding import derived_seed
+from guidedflow.tasks import Task
+from guidedflow.training.checkpoint import Checkpoints
+from guidedflow.training.evaluate import evaluate, summarize
+from guidedflow.training.record import RunFolder, Tracker
+from guidedflow.training.settings import TrainSettings
+from guidedflow.types import Spec
+
+
+class Stopped(Exception):
+    """A signal asked the run to stop; it was saved at ``step`` in ``path``."""
+
+    def __init__(self, path: Path, step: int, signal_number: int):
+        super().__init__(f"stopped by {signal.Signals(signal_number).name}, saved at step {step}")
+        self.path = path
+        self.step = step
+        self.signal_number = signal_number
+
+
+class Progress(NamedTuple):
+    """What a progress line can show."""
+
+    step: int
+    steps: int
+    updates_per_second: float
+    metrics: Mapping[str, float]
+    evaluations: Sequence[Mapping[str, Any]]
+    """The rows of the last evaluation."""
+
+
+def init_agents(agent: str, config: Any, spec: Spec, seeds: Sequence[int]) -> Agent:
+    """One agent a seed, stacked along a leading axis of every array."""
+    keys = jnp.stack([_key(seed, "init") for seed in seeds])
+    agents = jax.vmap(lambda key: AGENTS[agent].init(config, spec, key))(keys)
+    # A target may start as the very array that it follows; the loop donates each array, so each must be its own.
+    return jax.tree.map(jnp.copy, agents)
+
+
+def select(agents: Agent, index: int) -> Agent:
+    """One agent out of the stack."""
+    return jax.tree.map(lambda leaf: leaf[index], agents)
+
+
+@functools.partial(jax.jit, static_argnames=("batch_size", "length"), donate_argnames="agents")
+def run_chunk(
+    agents: Agent,
+    dataset: Dataset,
+    keys: Key[Array, " seeds"],
+    start: Int[Array, ""],
+    *,
+    batch_size: int,
+    length: int,
+) -> tuple[Agent, dict[str, Float[Array, "seeds length"]]]:
+    """``length`` updates of every agent from step ``start`` on, compiled as one program.
+
+    A step's batch and noise are functions of its seed's key and its number, so where a run was cut into chunks or
+    resumed leaves no trace.
+    """
+
+    def train_one(agent: Agent, key: Key[Array, ""]) -> tuple[Agent, dict[str, Array]]:
+        def one_step(agent: Agent, step: Int[Array, ""]) -> tuple[Agent, dict[str, Array]]:
+            batch_key, update_key = jax.random.split(jax.random.fold_in(key, step))
+            return agent.update(dataset.sample(batch_key, batch_size), update_key)
+
+        return jax.lax.scan(one_step, agent, start + jnp.arange(length))
+
+    return jax.vmap(train_one)(agents, keys)
+
+
+def fit(
+    agent: Agent, dataset: Dataset, *, steps: int, batch_size: int = 256, seed: int = 0
+) -> tuple[Agent, dict[str, np.ndarray]]:
+    """Train one agent in memory: no folder, no evaluation.
+
+    Returns:
+        The trained agent, and each metric's value at every step, shape (steps,).
+
+    Raises:
+        UserError: a loss turned non-finite.
+    """
+    agents = jax.tree.map(lambda leaf: jnp.array(leaf)[None], agent)
+    agents, metrics = run_chunk(
+        agents,
+        dataset.to_device(),
+        _key(seed, "train")[None],
+        jnp.int32(0),
+        batch_size=batch_size,
+        length=steps,
+    )
+    found = {name: np.asarray(values) for name, values in metrics.items()}
+    _check_finite(found, 0, [seed], "none was written")
+    return select(agents, 0), {name: values[0] for name, values in found.items()}
+
+
+def train(
+    folder: RunFolder,
+    agent: str,
+    config: Any,
+    settings: TrainSettings,
+    dataset: Dataset,
+    task: Task | None,
+    *,
+    workers: int,
+    trackers: Sequence[Tracker] = (),
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> list[dict[str, Any]]:
+    """Train from the folder's newest checkpoint, or from the start, to the last step; record everything on the way.
+
+    Args:
+        folder: of the run.
+        agent: name in ``AGENTS``.
+        config: the algorithm's settings.
+        settings: the run's settings.
+        dataset: what to learn from.
+        task: what to evaluate on; None never evaluates.
+        workers: processes for the environments; changes nothing that is learned or measured.
+        trackers: where else the numbers go.
+        on_progress: called after every chunk and every evaluation.
+
+    Returns:
+        The rows of the last evaluation.
+
+    Raises:
+        Stopped: SIGTERM or SIGINT came; the run is saved.
+        UserError: a loss turned non-finite, or a checkpoint cannot be written or read.
+    """
+    seeds = settings.seeds
+    keys = jnp.stack([_key(seed, "train") for seed in seeds])
+    agents = init_agents(agent, config, dataset.spec, seeds)
+    with ExitStack() as stack:
+        checkpoints = stack.enter_context(Checkpoints(folder.checkpoints))
+        step = checkpoints.latest() or 0
+        if step:
+            agents = checkpoints.restore(step, agents)
+        folder.rewind(step)
+        evaluations = [row for row in folder.evaluations() if row["step"] == step]
+        device_data = dataset.to_device()
+        evaluator = None
+        if task is not None and settings.eval_episodes:
+            evaluator = stack.enter_context(Evaluator(task, dataset.spec, settings, workers))
+        stop = stack.enter_context(catch_signals())
+
+        def evaluate_now() -> list[dict[str, Any]]:
+            assert evaluator is not None
+            with stop.at_once():
+                rows = evaluator(agents, step)
+            folder.log_evaluations(rows)
+            for row in rows:
+                values = {f"{row['policy']}/{name}": row[name] for name in ("success", "mean_return", "mean_length")}
+                _track(trackers, step, row["seed"], values)
+            return rows
+
+        def save() -> None:
+            if checkpoints.latest() != step:
+                checkpoints.save(step, agents, _score(evaluations, step))
+
+        def due(interval: int) -> bool:
+            return step > 0 and (step % interval == 0 or step == settings.steps)
+
+        try:
+            while True:
+                if evaluator and due(settings.eval_every) and not any(row["step"] == step for row in evaluations):
+                    evaluations = evaluate_now()
+                    on_progress(Progress(step, settings.steps, 0.0, {}, evaluations))
+                if due(settings.save_every):
+                    save()
+                if step == settings.steps:
+                    break
+                began = time.perf_counter()
+                agents, stacked = run_chunk(
+                    agents,
+                    device_data,
+                    keys,
+                    jnp.int32(step),
+                    batch_size=settings.batch_size,
+                    length=settings.log_every,
+                )
+                metrics = {name: np.asarray(values) for name, values in stacked.items()}
+                rate = settings.log_every / (time.perf_counter() - began)
+                _check_finite(metrics, step, seeds, _last_good(checkpoints))
+                step += settings.log_every
+                means = {name: values.mean(axis=1) for name, values in metrics.items()}
+                for i, seed in enumerate(seeds):
+                    values = {name: float(mean[i]) for name, mean in means.items()} | {"updates_per_second": rate}
+                    folder.log_metrics([{"step": step, "seed": seed, **values}])
+                    _track(trackers, step, seed, values)
+                on_progress(
+                    Progress(
+                        step,
+                        settings.steps,
+                        rate,
+                        {n: float(m.mean()) for n, m in means.items()},
+                        evaluations,
+                    )
+                )
+                stop.check()
+        except _StopRequest as request:
+            save()
+            checkpoints.wait()
+            raise Stopped(folder.path, step, request.signal_number) from None
+        checkpoints.wait()
+    return evaluations
+
+
+class Evaluator:
+    """Evaluates every policy of every agent in a stack on one task."""
+
+    def __init__(self, task: Task, spec: Spec, settings: TrainSettings, workers: int, gl_backend: str | None = None):
+        self._spec = spec
+        self._settings = settings
+        slots = min(settings.eval_slots, settings.eval_episodes)
+        self._env = VectorEnv(
+            task, slots=slots, workers=workers, gl_backend=gl_backend, success_timing=settings.success_timing
+        )
+
+    def __call__(
+        self, agents: Agent, step: int, *, videos: int = 0, folder: Path | None = None
+    ) -> list[dict[str, Any]]:
+        """Rows of ``EVALUATION_FIELDS``, one a policy and seed. A seed's policies start from the same states."""
+        rows = []
+        for i, seed in enumerate(self._settings.seeds):
+            one = select(agents, i)
+            for policy in agents.policy_names:
+                episodes = evaluate(
+                    lambda observations, key, one=one, policy=policy: np.asarray(_act(one, observations, key, policy)),
+                    self._env,
+                    self._spec,
+                    episodes=self._settings.eval_episodes,
+                    seed=derived_seed(seed, "evaluation", step),
+                    videos=videos,
+                    video_stem=None if folder is None else folder / f"step{step}-seed{seed}-{policy}",
+                )
+                found = summarize(episodes)._asdict()
+                rows.append({"step": step, "seed": seed, "policy": policy, **found, "score": 100 * found["success"]})
+        return rows
+
+    def __enter__(self) -> "Evaluator":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._env.close()
+
+
+@functools.partial(jax.jit, static_argnames="policy")
+def _act(agent: Agent, observations: Array, key: Array, policy: str) -> Array:
+    return agent.policies()[policy](observations, key)
+
+
+def _key(seed: int, purpose: str) -> Key[Array, ""]:
+    return jax.random.key(derived_seed(seed, purpose))
+
+
+def _track(trackers: Sequence[Tracker], step: int, seed: int, values: Mapping[str, float]) -> None:
+    for tracker in trackers:
+        tracker.log(step, seed, values)
+
+
+def _score(evaluations: Sequence[Mapping[str, Any]], step: int) -> float | None:
+    """Mean over seeds of the main policy's score at this step; None if it was not evaluated here."""
+    scores = [row["score"] for row in evaluations if row["step"] == step and row["policy"] == evaluations[0]["policy"]]
+    return float(np.mean(scores)) if scores else None
+
+
+def _last_good(checkpoints: Checkpoints) -> str:
+    latest = checkpoints.latest()
+    return "none was written" if latest is None else str(checkpoints.directory / str(latest))
+
+
+def _check_finite(metrics: Mapping[str, np.ndarray], start: int, seeds: Sequence[int], last_good: str) -> None:
+    bad = ~np.isfinite(np.stack(list(metrics.values())))  # (metrics, seeds, length)
+    if bad.any():
+        step = int(np.flatnonzero(bad.any(axis=(0, 1)))[0])
+        seed = int(np.flatnonzero(bad[:, :, step].any(axis=0))[0])
+        names = [name for name, row in zip(metrics, bad[:, seed, step], strict=True) if row]
+        raise UserError(
+            f"step {start + step + 1}, seed {seeds[seed]}: expected finite losses, found {', '.join(names)} non-finite; "
+            f"last good checkpoint: {last_good}"
+        )
+
+
+class _StopRequest(BaseException):
+    def __init__(self, signal_number: int):
+        self.signal_number = signal_number
+
+
+class _Stop:
+    """Remembers a signal until the loop can answer it, except where it may be answered at once."""
+
+    def __init__(self) -> None:
+        self._signal_number: int | None = None
+        self._at_once = False
+
+    def handle(self, signal_number: int, _: object) -> None:
+        if self._signal_number is not None and signal_number == signal.SIGINT:
+            raise KeyboardInterrupt  # The second Ctrl-C does not wait.
+        self._signal_number = signal_number
+        if self._at_once:
+            self.check()
+
+    def check(self) -> None:
+        if self._signal_number is not None:
+            raise _StopRequest(self._signal_number)
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        self._at_once = True
+        try:
+            self.check()
+            yield
+        finally:
+            self._at_once = False
+
+
+@contextmanager
+def catch_signals() -> Iterator[_Stop]:
+    """Turn SIGINT and SIGTERM into a request that the loop answers between two chunks."""
+    stop = _Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop  # Only the main thread can have signal handlers.
+        return
+    previous = {number: signal.signal(number, stop.handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,139 @@
+"""The settings of a run, the presets, and where each value came from."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+from guidedflow.agents import AGENTS
+from guidedflow.errors import UserError
+from guidedflow.settings import Count, CountOrZero, check
+from guidedflow.tasks import Task, published_settings
+
+Preset = Literal["quick", "published"]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSettings:
+    """Settings of a training run, whatever the algorithm."""
+
+    seeds: tuple[CountOrZero, ...] = (0,)
+    """Seeds that train at once, on one copy of the data."""
+    steps: Count = 1_000_000
+    """Gradient steps."""
+    batch_size: Count = 256
+    """B: transitions a step."""
+    log_every: Count = 250
+    """Steps compiled into one call; metrics are written, and signals answered, after each. Divides the intervals."""
+    eval_every: Count = 100_000
+    """Steps between evaluations; the last step is always evaluated."""
+    eval_episodes: CountOrZero = 100
+    """Episodes an evaluation, for each policy and seed; 0 evaluates never."""
+    eval_slots: Count = 10
+    """Environments stepped side by side; each runs its fixed share of the episodes."""
+    save_every: Count = 50_000
+    """Steps between checkpoints; the last two and the best are kept."""
+    success_timing: Literal["post", "pre"] = "post"
+    """Whether success and reward speak of the state after a step (the published protocol) or before it."""
+
+
+class Resolved(NamedTuple):
+    """Every setting of a run, the algorithm's own among them, and for each the name of where it came from."""
+
+    agent: str
+    train: TrainSettings
+    config: Any
+    sources: dict[str, str]
+
+
+QUICK: dict[str, Any] = {
+    "hidden": (256, 256, 256),
+    "steps": 25_000,
+    "eval_every": 5_000,
+    "eval_episodes": 50,
+    "save_every": 5_000,
+    # Half the flow integrations of the tuned "mean", for the same success at this size (docs/benchmarks.md).
+    "target_agg": "actor",
+}
+
+
+def resolve(
+    agent: str,
+    preset: Preset,
+    task: Task | None,
+    explicit: Mapping[str, Any],
+    *,
+    explicit_source: str = "flag",
+) -> Resolved:
+    """Merge the sources of settings: defaults, then the tuned row, then the preset, then what was set explicitly.
+
+    Args:
+        agent: a name in ``AGENTS``.
+        preset: ``published`` takes the row that the authors tuned for the task; ``quick`` takes its coefficients but
+            a small network and few steps.
+        task: None for a data set without a known task, which nobody tuned.
+        explicit: values by field name that win over everything.
+        explicit_source: what ``sources`` calls those.
+
+    Raises:
+        UserError: an unknown agent, preset or field, or a value outside its range.
+    """
+    if agent not in AGENTS:
+        raise UserError(f"agent: expected one of {', '.join(AGENTS)}, found {agent!r}")
+    if preset not in ("quick", "published"):
+        raise UserError(f"preset: expected quick or published, found {preset!r}")
+    config_class = AGENTS[agent].config_class
+    known = {field.name: owner for owner in (TrainSettings, config_class) for field in dataclasses.fields(owner)}
+    tuned = (published_settings(agent, task.dataset) if task else None) or {}
+    layers: list[tuple[str, Mapping[str, Any]]] = [("authors' tuning", tuned)]
+    if preset == "published":
+        layers.append(("preset published", config_class.published))  # type: ignore[attr-defined]
+    else:
+        layers.append(("preset quick", QUICK))
+    unknown = [name for name in explicit if name not in known]
+    if unknown:
+        raise UserError(f"{unknown[0]}: no such setting of {agent}; there are {', '.join(sorted(known))}")
+    layers.append((explicit_source, explicit))
+
+    values: dict[str, Any] = {}
+    sources = dict.fromkeys(known, "default")
+    for source, layer in layers:
+        for name, value in layer.items():
+            if name in known:
+                values[name], sources[name] = value, source
+    settings = TrainSettings(**{n: v for n, v in values.items() if known[n] is TrainSettings})
+    config = config_class(**{n: v for n, v in values.items() if known[n] is config_class})
+    check_settings(settings)
+    check(config)
+    return Resolved(agent, settings, config, sources)
+
+
+def check_settings(settings: TrainSettings) -> None:
+    """Check ranges, and that the intervals fit together.
+
+    Raises:
+        UserError: naming the field, what was expected and what was found.
+    """
+    check(settings)
+    for name in ("steps", "eval_every", "save_every"):
+        value = getattr(settings, name)
+        if value % settings.log_every:
+            below = value // settings.log_every * settings.log_every
+            near = " or ".join(str(v) for v in (below, below + settings.log_every) if v)
+            raise UserError(
+                f"{name}: expected a multiple of log_every = {settings.log_every}, such as {near}, found {value}"
+            )
+    if not settings.seeds:
+        raise UserError("seeds: expected at least one, found none")
+    if len(set(settings.seeds)) < len(settings.seeds):
+        raise UserError(f"seeds: expected each one once, found {' '.join(map(str, settings.seeds))}")
+
+
+def to_json(settings: Any) -> dict[str, Any]:
+    """A settings dataclass as JSON's types."""
+    return json.loads(json.dumps(dataclasses.asdict(settings)))
+
+
+def from_json(cls: type, values: Mapping[str, Any]) -> Any:
+    """The settings dataclass that ``to_json`` wrote; lists become the tuples that they were."""
+    return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
