@@ -113,9 +113,7 @@ def chunked(request: Handler) -> None:
     request.wfile.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(GOOD), GOOD))
 
 
-def ranged(
-    body: bytes, etag: str | None = '"1"', *, stop: int = 0, if_range: bool = True
-) -> Callable[[Handler], None]:
+def ranged(body: bytes, etag: str | None = '"1"', *, stop: int = 0, if_range: bool = True) -> Callable[[Handler], None]:
     """A server that resumes, sends at most `stop` bytes if given, and may ignore If-Range."""
 
     def behave(request: Handler) -> None:
@@ -264,9 +262,7 @@ def test_a_stall_that_stays(server: Server, file: Path) -> None:
         (whole(npz_bytes(terminals=np.zeros(9))), "found 10000, 10000, 9"),
     ],
 )
-def test_a_server_of_no_use(
-    server: Server, file: Path, behaviour: Callable[[Handler], None], reason: str
-) -> None:
+def test_a_server_of_no_use(server: Server, file: Path, behaviour: Callable[[Handler], None], reason: str) -> None:
     server.serves("/page.html", page)
     url = server.serves("/a", behaviour)
     message = assert_fails(file, url)
@@ -444,9 +440,7 @@ def test_two_processes_download_once(server: Server, file: Path) -> None:
     assert len(server.log) == 1
 
 
-def test_a_lock_that_its_holder_removed_is_no_lock(
-    server: Server, file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_lock_that_its_holder_removed_is_no_lock(server: Server, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     waiting = threading.Semaphore(0)
     monkeypatch.setattr(module._LOG, "warning", lambda *_: waiting.release())
     lock = file.with_name(file.name + ".lock")

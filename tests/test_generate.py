@@ -62,7 +62,8 @@ from guidedflow.data.generate import generate
 strike = lambda done, total: done == {done} and {strike}
 generate("cube-single-noisy", directory=Path({str(directory)!r}), progress=strike, **{options!r})
 """
-    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, start_new_session=True)
+    command = [sys.executable, "-c", script]
+    return subprocess.run(command, capture_output=True, text=True, start_new_session=True)
 
 
 def workers_in(directory: Path) -> list[str]:
@@ -257,7 +258,8 @@ def test_a_worker_that_fails_says_why_in_one_line(tmp_path: Path, monkeypatch: p
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
     try:
-        with pytest.raises(OSError, match=r"^a worker ended with exit code 1: OSError: .*too large.*train-0.npz'$"):
+        message = r"^a worker ended with exit code 1: OSError: .*too large.*train-0\.npz'$"
+        with pytest.raises(OSError, match=message):
             generate("cube-single-play", directory=tmp_path, episodes=1, steps=200)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -297,7 +299,7 @@ def test_files_of_others_are_left_alone(content: bytes | None, tmp_path: Path) -
     else:
         path.write_bytes(content)
     before = path.read_bytes()
-    with pytest.raises(UserError, match=r"scene-play-v0-val.npz: .*found a file that guidedflow did not make"):
+    with pytest.raises(UserError, match=r"scene-play-v0-val\.npz: .*found a file that guidedflow did not"):
         generate("scene-play", directory=tmp_path, episodes=1, steps=3)
     assert path.read_bytes() == before
 

@@ -3,9 +3,10 @@
 import contextlib
 import dataclasses
 import datetime
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -15,10 +16,10 @@ from guidedflow.agents import AGENTS, Agent
 from guidedflow.data import arrays, ogbench
 from guidedflow.data.dataset import Dataset
 from guidedflow.data.generate import FAMILIES
-from guidedflow.envs.make import make_env
+from guidedflow.envs.make import Labels, label
 from guidedflow.envs.render import NO_BACKEND, gl_backend
-from guidedflow.envs.vector import available_cores
 from guidedflow.errors import UserError
+from guidedflow.processes import available_cores, call
 from guidedflow.seeding import derived_seed
 from guidedflow.settings import check
 from guidedflow.tasks import Task, find_task
@@ -98,7 +99,7 @@ def train(
     run_dir: Path | str | None = None,
     data_dir: Path | str | None = None,
     workers: int | None = None,
-    wandb: str | None = None,
+    wandb: Literal["online", "offline"] | None = None,
     on_progress: Callable[[loop.Progress], None] = lambda _: None,
     on_notice: Callable[[str], None] = lambda _: None,
     **settings: Any,
@@ -166,7 +167,7 @@ def resume(
     *,
     dataset: Dataset | None = None,
     workers: int | None = None,
-    wandb: str | None = None,
+    wandb: Literal["online", "offline"] | None = None,
     on_progress: Callable[[loop.Progress], None] = lambda _: None,
     on_notice: Callable[[str], None] = lambda _: None,
     **settings: Any,
@@ -344,7 +345,7 @@ def _train_in(
     dataset: Dataset,
     task: Task | None,
     workers: int,
-    wandb: str | None,
+    wandb: Literal["online", "offline"] | None,
     on_progress: Callable[[loop.Progress], None],
 ) -> Run:
     with folder.lock(), _trackers(folder, wandb) as trackers:
@@ -372,7 +373,7 @@ def _train_in(
 
 
 @contextlib.contextmanager
-def _trackers(folder: RunFolder, wandb: str | None) -> Iterator[list[Tracker]]:
+def _trackers(folder: RunFolder, wandb: Literal["online", "offline"] | None) -> Iterator[list[Tracker]]:
     if wandb not in (None, "online", "offline"):
         raise UserError(f"wandb: expected online or offline, found {wandb!r}")
     trackers: list[Tracker] = [TensorBoard(folder.path)]
@@ -442,12 +443,13 @@ def _load_agents(run_dir: Path, saved: dict[str, Any], checkpoint: str | int) ->
         return checkpoints.restore(step, like), settings, spec, step
 
 
+def label_states(task: Task, states: dict[str, np.ndarray]) -> Labels:
+    """Rewards and masks of simulator states, computed in a process of its own: MuJoCo's models need much memory."""
+    return call(label, task, states)
+
+
 def _load_task_data(task: Task, path: Path) -> Dataset:
-    env = make_env(task)
-    try:
-        return ogbench.load(path, env)
-    finally:
-        env.close()
+    return ogbench.load(path, functools.partial(label_states, task))
 
 
 def _new_run_dir(name: str, agent: str, preset: str) -> Path:

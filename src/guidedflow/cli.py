@@ -3,8 +3,8 @@
 import dataclasses
 import difflib
 import errno
+import functools
 import io
-import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
@@ -124,7 +124,8 @@ def _train(command: str, argv: list[str]) -> int:
     console = _console()
     try:
         with _ProgressLine(console) as line:
-            common = {"workers": arguments.workers, "wandb": arguments.wandb, "on_progress": line, "on_notice": _notice}
+            common: dict[str, Any] = {"workers": arguments.workers, "wandb": arguments.wandb}
+            common |= {"on_progress": line, "on_notice": _notice}
             if arguments.resume is not None:
                 run = api.resume(arguments.resume, **common, **explicit)
             elif arguments.task is not None:
@@ -152,7 +153,7 @@ def _parse_train(command: str, argv: list[str]) -> tuple[_Train, dict[str, Any]]
     groups = [
         ("run", OmitArgPrefixes[_Train]),
         ("settings", OmitArgPrefixes[TrainSettings]),
-        (agent, OmitArgPrefixes[type(resolved.config)]),
+        (agent, OmitArgPrefixes[type(resolved.config)]),  # type: ignore[misc]
     ]
     arguments = dataclasses.make_dataclass("Arguments", groups, frozen=True)
     parsed = _parse(arguments, command, argv, default=arguments(_Train(), resolved.train, resolved.config))
@@ -304,7 +305,7 @@ def _generate(command: str, argv: list[str]) -> int:
     arguments = _parse(_Generate, command, argv)
     from guidedflow.data.generate import generate
     from guidedflow.data.ogbench import default_directory
-    from guidedflow.envs.vector import available_cores
+    from guidedflow.processes import available_cores
 
     with _EpisodeBar() as progress:
         train, val = generate(
@@ -384,14 +385,13 @@ def _inspect(command: str, argv: list[str]) -> int:
     arguments = _parse(_Inspect, command, argv)
     from guidedflow import api
     from guidedflow.data.inspect import inspect
-    from guidedflow.envs.make import make_env
     from guidedflow.tasks import find_task
 
     if arguments.what.endswith(".npz"):
         report = inspect(Path(arguments.what))
     else:
         task = find_task(arguments.what)
-        report = inspect(api.dataset_path(task, arguments.data_dir), make_env(task))
+        report = inspect(api.dataset_path(task, arguments.data_dir), functools.partial(api.label_states, task))
     if arguments.json:
         fields = [field._asdict() for field in report.fields]
         _print_json({**report._asdict(), "path": str(report.path), "fields": fields})

@@ -19,9 +19,9 @@ def numpy_seeded(seed: int) -> Iterator[None]:
 
     Only for calling code of others that draws from it.
     """
-    before = np.random.get_state()
-    np.random.set_state(np.random.RandomState(seed).get_state())
+    before = np.random.get_state()  # noqa: NPY002
+    np.random.set_state(np.random.RandomState(seed).get_state())  # noqa: NPY002
     try:
         yield
     finally:
-        np.random.set_state(before)
+        np.random.set_state(before)  # noqa: NPY002

@@ -62,6 +62,6 @@ def _check_value(name: str, value: Any, hint: Any) -> None:
         for item in value:
             _check_value(name, item, arguments[0])
     elif hint in (int, float, bool, str):
-        accepted = {float: (int, float), int: int, bool: bool, str: str}[hint]
+        accepted: Any = {float: (int, float), int: int, bool: bool, str: str}[hint]
         if not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool):
             raise UserError(f"{name}: expected {hint.__name__}, found {value!r}")

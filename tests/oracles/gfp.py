@@ -101,9 +101,7 @@ def actor_q(actor: Mlp, critics: Sequence[Mlp], z: np.ndarray, batch: Batch, *, 
     return nn.q_value(critics, batch.observations, actor_policy(actor, batch.observations, z), q_agg)
 
 
-def lambda_coefficient(
-    actor: Mlp, critics: Sequence[Mlp], z: np.ndarray, batch: Batch, *, q_agg: str
-) -> float:
+def lambda_coefficient(actor: Mlp, critics: Sequence[Mlp], z: np.ndarray, batch: Batch, *, q_agg: str) -> float:
     """'lambda = sg(1 / mean |q|)', the mean over the batch, q aggregated by `q_agg` before the absolute
     value.
     """

@@ -85,7 +85,7 @@ def adam_init(networks: PyTree) -> optax.ScaleByAdamState:
 
 
 def adam_step(
-    networks: _T, gradients: _T, state: optax.ScaleByAdamState, learning_rate: Float[Array, ""]
+    networks: _T, gradients: _T, state: optax.ScaleByAdamState, learning_rate: Float[Array, ""] | float
 ) -> tuple[_T, optax.ScaleByAdamState]:
     """One Adam step; the learning rate is an argument, so that it can be an array leaf of the settings."""
     directions, state = optax.scale_by_adam().update(gradients, state)

@@ -195,8 +195,8 @@ class GFP(Agent):
     def update(self, batch: Batch, key: PRNGKeyArray) -> tuple[Self, Metrics]:
         """One Adam step on all three networks, then the target critic moves towards the new critic by tau."""
         keys = jax.random.split(key, 4)
-        normal = [jax.random.normal(k, batch.actions.shape) for k in keys[:3]]
-        noise = Noise(*normal, t=jax.random.uniform(keys[3], (*batch.rewards.shape, 1)))
+        z_next, z, eps = (jax.random.normal(k, batch.actions.shape) for k in keys[:3])
+        noise = Noise(z_next, z, eps, t=jax.random.uniform(keys[3], (*batch.rewards.shape, 1)))
         gradients, metrics = jax.grad(total_loss, has_aux=True)(
             self.networks, self.target_critic, batch, noise, self.config
         )

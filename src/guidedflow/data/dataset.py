@@ -13,6 +13,9 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 from guidedflow.errors import UserError
 from guidedflow.types import Batch, Spec
 
+Rows = Array | np.ndarray
+"""Arrays of the host or of the device: a data set starts as the former and is trained on as the latter."""
+
 ACTION_TOLERANCE = 1e-4
 """How far beyond [-1, 1] an action may lie and still count as rounding; it is clipped."""
 
@@ -25,17 +28,17 @@ class Dataset(eqx.Module):
     it ends in a terminal state, where no next observation is needed because its mask is 0.
     """
 
-    observations: Shaped[Array, "N *obs"]
-    actions: Float[Array, "N act"]
-    rewards: Float[Array, " N"]
-    masks: Float[Array, " N"]
-    episode_starts: Int[Array, " N"]
+    observations: Shaped[Rows, "N *obs"]
+    actions: Float[Rows, "N act"]
+    rewards: Float[Rows, " N"]
+    masks: Float[Rows, " N"]
+    episode_starts: Int[Rows, " N"]
     """Row at which each row's episode starts; stacked frames do not reach before it."""
-    episode_ends: Int[Array, " N"]
+    episode_ends: Int[Rows, " N"]
     """Last row of each row's episode; next observations do not reach past it."""
-    transitions: Int[Array, " M"]
+    transitions: Int[Rows, " M"]
     """The rows that can be sampled."""
-    is_transition: Bool[Array, " N"]
+    is_transition: Bool[Rows, " N"]
 
     @classmethod
     def from_arrays(
@@ -161,7 +164,7 @@ class Dataset(eqx.Module):
         """SHA-256 over every array, shortened: two runs with the same one trained on the same data."""
         digest = hashlib.sha256()
         for leaf in jax.tree.leaves(self):
-            digest.update(np.ascontiguousarray(leaf))
+            digest.update(np.ascontiguousarray(leaf).data)
         return digest.hexdigest()[:16]
 
 

@@ -38,6 +38,7 @@ import numpy as np
 
 from guidedflow.errors import UserError
 
+Progress = Callable[[int, int], None]
 Split = Literal["train", "val"]
 
 logger = logging.getLogger(__name__)
@@ -233,7 +234,7 @@ def generate(
     workers: int = 1,
     seed: int = 0,
     steps: int = 1001,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress = lambda done, total: None,
 ) -> tuple[Path, Path]:
     """Make a family's training and validation files in `directory` and return their paths.
 
@@ -337,9 +338,7 @@ def _is_complete(part: Path, steps: int) -> bool:
         return False
 
 
-def _make(
-    wanted: list[Path], settings: dict[str, Any], workers: int, progress: Callable[[int, int], None]
-) -> None:
+def _make(wanted: list[Path], settings: dict[str, Any], workers: int, progress: Progress) -> None:
     parts = wanted[0].parent
     todo = deque(part for part in wanted if not _is_complete(part, settings["steps"]))
     for part in todo:  # one that exists counts as finished below

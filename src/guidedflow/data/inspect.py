@@ -1,9 +1,9 @@
 """What is in a data file, and what is wrong with it."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import gymnasium
 import numpy as np
 
 from guidedflow.data import arrays as own_arrays
@@ -35,8 +35,8 @@ class Report(NamedTuple):
     problems: list[str]
 
 
-def inspect(path: Path, env: gymnasium.Env | None = None) -> Report:
-    """Look at a file as training would: as a task's if its environment is given, else by the fields it has.
+def inspect(path: Path, label: Callable[[dict[str, np.ndarray]], Any] | None = None) -> Report:
+    """Look at a file as training would: as a task's if its ``label`` is given, else by the fields it has.
 
     Raises:
         UserError: it is no readable npz at all.
@@ -45,8 +45,8 @@ def inspect(path: Path, env: gymnasium.Env | None = None) -> Report:
     fields = [_field(name, array) for name, array in content.items() if name != "metadata"]
     own = "rewards" in content
     try:
-        if env is not None:
-            dataset: Any = ogbench.load(path, env)
+        if label is not None:
+            dataset: Any = ogbench.load(path, label)
         elif own:
             dataset = own_arrays.load(path)
         else:

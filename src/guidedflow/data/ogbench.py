@@ -3,10 +3,10 @@
 import json
 import os
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 
 from guidedflow.data.dataset import Dataset, check_fields
@@ -55,30 +55,45 @@ def rows(path: Path) -> dict[str, np.ndarray]:
     return checked
 
 
-def load(path: Path, env: gymnasium.Env) -> Dataset:
+def load(path: Path, label: Callable[[dict[str, np.ndarray]], Any]) -> Dataset:
     """The data set of one single-task environment: its rewards and masks are computed from the simulator's states.
 
     A row's reward and mask say whether its own state s solves the task, as in OGBench's release.
 
+    Args:
+        path: the file.
+        label: gives the simulator's states their ``rewards`` and ``masks``, and the environment's
+            ``observation_shape`` and ``action_shape``.
+
     Raises:
         UserError: as ``rows``, the file lacks the simulator's states, or its sizes are not the environment's.
     """
-    from ogbench.relabel_utils import relabel_dataset
-
     arrays = rows(path)
-    if "qpos" not in arrays:
+    states: dict[str, np.ndarray] = {name: arrays[name] for name in ("qpos", "button_states") if name in arrays}
+    if "qpos" not in states:
         raise UserError(f"{path}: expected qpos, from which the task's rewards are computed; it is not in the file")
-    _check_sizes(arrays, env, path)
-    assert env.spec is not None
-    labelled: dict[str, Any] = dict(arrays)
-    relabel_dataset(env.spec.id.rpartition("/")[-1], env, labelled)
+    try:
+        labels = label(states)
+    except RuntimeError as error:
+        last = str(error).strip().splitlines()[-1]
+        raise UserError(
+            f"{path}: expected simulator states of the task's environment; labelling them failed: {last}"
+        ) from error
+    for name, shape in (("observations", labels.observation_shape), ("actions", labels.action_shape)):
+        if arrays[name].shape[1:] != shape:
+            raise UserError(
+                f"{path}: {name}: expected {shape} a row, the environment's, found {arrays[name].shape[1:]}"
+            )
+    terminals = arrays["terminals"]
+    ends = terminals.copy()
+    ends[-1:] = True
     return Dataset.from_rows(
         arrays["observations"],
         arrays["actions"],
-        labelled["rewards"].astype(np.float32),
-        masks=labelled["masks"],
-        ends=_ends(arrays["terminals"]),
-        keep_last=np.zeros(len(arrays["terminals"]), bool),
+        labels.rewards.astype(np.float32),
+        masks=labels.masks,
+        ends=ends,
+        keep_last=np.zeros(len(terminals), bool),
         source=str(path),
     )
 
@@ -105,20 +120,6 @@ def directories(data_dir: Path | None) -> list[Path]:
 def default_directory() -> Path:
     """Where data is kept: ``$GUIDEDFLOW_DATA``, else ``~/.guidedflow/data``."""
     return Path(os.environ.get("GUIDEDFLOW_DATA") or "~/.guidedflow/data").expanduser()
-
-
-def _check_sizes(arrays: dict[str, np.ndarray], env: gymnasium.Env, path: Path) -> None:
-    for name, space in (("observations", env.observation_space), ("actions", env.action_space)):
-        if arrays[name].shape[1:] != space.shape:
-            expected = f"{space.shape} a row, the environment's"
-            raise UserError(f"{path}: {name}: expected {expected}, found {arrays[name].shape[1:]}")
-
-
-def _ends(terminals: np.ndarray) -> np.ndarray:
-    ends = terminals.copy()
-    if len(ends):
-        ends[-1] = True
-    return ends
 
 
 def _one_line(error: Exception) -> str:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import warnings
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -40,6 +40,32 @@ def make_env(task: Task, *, success_timing: SuccessTiming = "post", **options: A
         env = gymnasium.make(spec, disable_env_checker=True, success_timing=success_timing, **options)
         env.reset()  # Builds the model: its warnings end here.
     return SeededReset(env)
+
+
+class Labels(NamedTuple):
+    """What a task says of N simulator states, and the shapes of its observations and actions."""
+
+    rewards: np.ndarray
+    masks: np.ndarray
+    observation_shape: tuple[int, ...]
+    action_shape: tuple[int, ...]
+
+
+def label(task: Task, states: dict[str, np.ndarray]) -> Labels:
+    """Reward (N,) and mask (N,) of each state s, by OGBench's own rule.
+
+    Args:
+        task: an OGBench task.
+        states: ``qpos`` (N, nq) and, for scenes and puzzles, ``button_states`` (N, buttons).
+    """
+    from ogbench.relabel_utils import relabel_dataset
+
+    env = make_env(task)
+    labelled: dict[str, Any] = dict(states)
+    relabel_dataset(task.environment, env, labelled)
+    assert env.observation_space.shape is not None
+    assert env.action_space.shape is not None
+    return Labels(labelled["rewards"], labelled["masks"], env.observation_space.shape, env.action_space.shape)
 
 
 class SeededReset(gymnasium.Wrapper):

@@ -4,19 +4,18 @@ The number of environments (slots) is fixed by the caller and the number of work
 on all slots at once sees the same numbers for any number of workers.
 """
 
-import os
-import socket
-import subprocess
-import sys
-import traceback
-from collections.abc import Sequence
-from multiprocessing.connection import Connection
+import contextlib
+import ctypes
+import gc
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self
 
 import gymnasium
+import mujoco
 import numpy as np
 
 from guidedflow.envs.make import make_env
+from guidedflow.processes import HelperProcess
 from guidedflow.tasks import Task
 
 Command = int | np.ndarray | None
@@ -47,17 +46,21 @@ class VectorEnv:
 
     def __init__(self, task: Task, *, slots: int, workers: int, gl_backend: str | None = None, **options: Any):
         self.slots = slots
-        self._owners = np.arange(slots) % min(workers, slots)
+        workers = min(workers, slots)
+        self._owners = np.arange(slots) % workers
+        shares = np.bincount(self._owners).tolist()
         self._workers = [
-            _Worker((task, int((self._owners == i).sum()), gl_backend is not None, options), gl_backend)
-            for i in range(min(workers, slots))
+            HelperProcess(_serve, task, share, gl_backend is not None, options, gl_backend=gl_backend)
+            for share in shares
         ]
+        for worker in self._workers:
+            worker.receive()
 
     def exchange(self, commands: Sequence[Command]) -> list[Outcome | None]:
         """Give every slot its command and wait for what all of them saw; None for slots that did nothing.
 
         Raises:
-            RuntimeError: an environment raised, or its process died; the message holds the worker's own words.
+            RuntimeError: an environment raised, or its process died; the message holds its own words.
         """
         for i, worker in enumerate(self._workers):
             worker.send([command for command, owner in zip(commands, self._owners, strict=True) if owner == i])
@@ -76,70 +79,24 @@ class VectorEnv:
         self.close()
 
 
-def available_cores() -> int:
-    """How many processes can run at once here."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _serve(ask: Callable[[Any], Any], task: Task, slots: int, render: bool, options: dict[str, Any]) -> None:
+    envs = []
+    for _ in range(slots):
+        envs.append(make_env(task, **options))
+        _return_memory()
+    outcomes: list[Outcome | None] = []
+    while True:
+        commands = ask(outcomes)
+        outcomes = [_obey(env, command, render) for env, command in zip(envs, commands, strict=True)]
 
 
-class _Worker:
-    """The parent's end of one worker process.
-
-    A process of its own rather than multiprocessing's: that one imports the user's script a second time, which a
-    script or notebook without a main guard does not survive.
-    """
-
-    def __init__(self, job: tuple[Any, ...], gl_backend: str | None):
-        ours, theirs = socket.socketpair()
-        with theirs:
-            # Not with -m: this module would then be imported twice, and its classes be strangers to each other.
-            program = f"from guidedflow.envs.vector import _serve; _serve({theirs.fileno()})"
-            command = [sys.executable, "-c", program]
-            environment = {**os.environ, "MUJOCO_GL": gl_backend or "disabled", "OMP_NUM_THREADS": "1"}
-            environment.pop("PYOPENGL_PLATFORM", None)  # It would contradict the backend chosen here.
-            # Its own session: Ctrl-C reaches the parent alone, which decides what becomes of its workers.
-            self._process = subprocess.Popen(
-                command, pass_fds=[theirs.fileno()], env=environment, start_new_session=True
-            )
-        self._connection = Connection(ours.detach())
-        self._connection.send(job)
-
-    def send(self, commands: list[Command]) -> None:
-        try:
-            self._connection.send(commands)
-        except OSError:
-            pass  # The worker is gone; what it said last is still there to be received.
-
-    def receive(self) -> list[Outcome | None]:
-        try:
-            answer = self._connection.recv()
-        except (EOFError, OSError):
-            code = self._process.wait()
-            raise RuntimeError(f"an environment's process ended unexpectedly, exit code {code}") from None
-        if isinstance(answer, str):
-            raise RuntimeError(f"an environment failed:\n{answer}")
-        return answer
-
-    def close(self) -> None:
-        self._connection.close()  # The worker's loop ends when nobody is left to talk to.
-        try:
-            self._process.wait(timeout=5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-
-def _serve(file_descriptor: int) -> None:
-    connection = Connection(file_descriptor)
-    task, slots, render, options = connection.recv()
-    try:
-        envs = [make_env(task, **options) for _ in range(slots)]
-        while True:
-            commands = connection.recv()
-            connection.send([_obey(env, command, render) for env, command in zip(envs, commands, strict=True)])
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        return
-    except Exception:
-        connection.send(traceback.format_exc())
+def _return_memory() -> None:
+    """Give back what compiling a model needed: MuJoCo's cache of meshes, and what the C library holds on to."""
+    with contextlib.suppress(AttributeError):  # Older releases of MuJoCo have no cache, other C libraries no trim.
+        mujoco.mj_clearCache(mujoco.mj_getCache())
+    gc.collect()
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _obey(env: gymnasium.Env, command: Command, render: bool) -> Outcome | None:
@@ -155,4 +112,3 @@ def _obey(env: gymnasium.Env, command: Command, render: bool) -> Outcome | None:
     if observation.dtype != np.uint8:
         observation = observation.astype(np.float32)
     return Outcome(observation, reward, bool(terminated), bool(truncated), success, frame)
-

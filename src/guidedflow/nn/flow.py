@@ -1,4 +1,4 @@
-"""Flow policies: the probability path, the velocity field and the integrator (Lipman et al., 2023; Park et al., 2025)."""
+"""Flow policies: the path, the velocity field and the integrator (Lipman et al., 2023; Park et al., 2025)."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -66,7 +66,7 @@ class VelocityField(eqx.Module):
 
 
 def integrate(velocity: Velocity, noise: Float[Array, "*batch act"], steps: int) -> Float[Array, "*batch act"]:
-    """mu_omega: ``steps`` Euler steps from noise at t = 0 to an action at t = 1, clipped to [-1, 1] once, at the end."""
+    """mu_omega: ``steps`` Euler steps from noise at t = 0 to an action at t = 1, clipped once, at the end."""
 
     def step(k: Array, x: Float[Array, "*batch act"]) -> Float[Array, "*batch act"]:
         t = jnp.full((*x.shape[:-1], 1), k / steps, x.dtype)

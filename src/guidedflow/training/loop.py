@@ -51,7 +51,7 @@ class Progress(NamedTuple):
 def init_agents(agent: str, config: Any, spec: Spec, seeds: Sequence[int]) -> Agent:
     """One agent a seed, stacked along a leading axis of every array."""
     keys = jnp.stack([_key(seed, "init") for seed in seeds])
-    agents = jax.vmap(lambda key: AGENTS[agent].init(config, spec, key))(keys)
+    agents = jax.jit(jax.vmap(lambda key: AGENTS[agent].init(config, spec, key)))(keys)
     # A target may start as the very array that it follows; the loop donates each array, so each must be its own.
     return jax.tree.map(jnp.copy, agents)
 
@@ -242,7 +242,7 @@ class Evaluator:
             one = select(agents, i)
             for policy in agents.policy_names:
                 episodes = evaluate(
-                    lambda observations, key, one=one, policy=policy: np.asarray(_act(one, observations, key, policy)),
+                    functools.partial(_act, one, policy),
                     self._env,
                     self._spec,
                     episodes=self._settings.eval_episodes,
@@ -261,8 +261,12 @@ class Evaluator:
         self._env.close()
 
 
+def _act(agent: Agent, policy: str, observations: np.ndarray, key: Key[Array, ""]) -> np.ndarray:
+    return np.asarray(_compiled_act(agent, policy, observations, key))
+
+
 @functools.partial(jax.jit, static_argnames="policy")
-def _act(agent: Agent, observations: Array, key: Array, policy: str) -> Array:
+def _compiled_act(agent: Agent, policy: str, observations: Array, key: Key[Array, ""]) -> Array:
     return agent.policies()[policy](observations, key)
 
 
@@ -293,8 +297,8 @@ def _check_finite(metrics: Mapping[str, np.ndarray], start: int, seeds: Sequence
         seed = int(np.flatnonzero(bad[:, :, step].any(axis=0))[0])
         names = [name for name, row in zip(metrics, bad[:, seed, step], strict=True) if row]
         raise UserError(
-            f"step {start + step + 1}, seed {seeds[seed]}: expected finite losses, found {', '.join(names)} non-finite; "
-            f"last good checkpoint: {last_good}"
+            f"step {start + step + 1}, seed {seeds[seed]}: expected finite losses, found {', '.join(names)} non-finite"
+            f"; last good checkpoint: {last_good}"
         )
 
 

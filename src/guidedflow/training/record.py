@@ -9,7 +9,7 @@ import os
 import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from guidedflow.errors import UserError
 
@@ -192,7 +192,7 @@ class WeightsAndBiases:
         UserError: the wandb package is not installed.
     """
 
-    def __init__(self, path: Path, config: Mapping[str, Any], mode: str):
+    def __init__(self, path: Path, config: Mapping[str, Any], mode: Literal["online", "offline"]):
         try:
             import wandb
         except ImportError as error:

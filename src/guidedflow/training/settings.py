@@ -29,7 +29,7 @@ class TrainSettings:
     """Steps between evaluations; the last step is always evaluated."""
     eval_episodes: CountOrZero = 100
     """Episodes an evaluation, for each policy and seed; 0 evaluates never."""
-    eval_slots: Count = 10
+    eval_slots: Count = 4
     """Environments stepped side by side; each runs its fixed share of the episodes."""
     save_every: Count = 50_000
     """Steps between checkpoints; the last two and the best are kept."""

@@ -1,0 +1,115 @@
+"""Helper processes that need neither JAX nor a main guard in the user's script.
+
+Not multiprocessing's: that imports the user's script a second time, which a script or a notebook without
+``if __name__ == "__main__"`` does not survive.
+"""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any, TypeVar
+
+from guidedflow.errors import UserError
+
+_T = TypeVar("_T")
+
+
+def available_cores() -> int:
+    """How many processes can run at once here."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class HelperProcess:
+    """A process that runs ``serve(ask, *arguments)``, where ``ask(answer)`` gives an answer and waits for a question.
+
+    Args:
+        serve: a function at the top of an importable module; it returns when ``ask`` raises EOFError.
+        arguments: its other arguments.
+        gl_backend: the OpenGL backend that MuJoCo may use in it; None: none, and none is needed.
+    """
+
+    def __init__(self, serve: Callable[..., Any], *arguments: Any, gl_backend: str | None = None):
+        ours, theirs = socket.socketpair()
+        with theirs:
+            program = f"from guidedflow.processes import _main; _main({theirs.fileno()})"
+            environment = {**os.environ, "MUJOCO_GL": gl_backend or "disabled", "OMP_NUM_THREADS": "1"}
+            environment.pop("PYOPENGL_PLATFORM", None)  # It would contradict the backend chosen here.
+            # Its own session: Ctrl-C reaches the parent alone, which decides what becomes of its helpers.
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", program], pass_fds=[theirs.fileno()], env=environment, start_new_session=True
+            )
+        self._connection = Connection(ours.detach())
+        self._connection.send((serve, arguments))
+
+    def send(self, question: Any) -> None:
+        """Put a question; does not wait."""
+        with contextlib.suppress(OSError):  # If the helper is gone, what it said last can still be received.
+            self._connection.send(question)
+
+    def receive(self) -> Any:
+        """Wait for an answer.
+
+        Raises:
+            UserError: the helper raised it.
+            RuntimeError: it raised something else, or ended; the message holds its own words.
+        """
+        try:
+            answer, error = self._connection.recv()
+        except (EOFError, OSError):
+            code = self._process.wait()
+            raise RuntimeError(f"a helper process ended unexpectedly, exit code {code}") from None
+        if isinstance(error, UserError):
+            raise error
+        if error is not None:
+            raise RuntimeError(f"a helper process failed:\n{error}")
+        return answer
+
+    def close(self) -> None:
+        """End the process: it returns when nobody is left to talk to."""
+        self._connection.close()
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def call(function: Callable[..., _T], *arguments: Any) -> _T:
+    """``function(*arguments)``, computed in a process of its own, whose memory is free again afterwards.
+
+    Raises:
+        UserError: the function raised it.
+        RuntimeError: it raised something else.
+    """
+    helper = HelperProcess(_answer_once, function, *arguments)
+    try:
+        return helper.receive()
+    finally:
+        helper.close()
+
+
+def _answer_once(ask: Callable[[Any], Any], function: Callable[..., Any], *arguments: Any) -> None:
+    ask(function(*arguments))
+
+
+def _main(file_descriptor: int) -> None:
+    connection = Connection(file_descriptor)
+
+    def ask(answer: Any) -> Any:
+        connection.send((answer, None))
+        return connection.recv()
+
+    try:
+        serve, arguments = connection.recv()
+        serve(ask, *arguments)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return
+    except UserError as error:
+        connection.send((None, error))
+    except Exception:
+        connection.send((None, traceback.format_exc()))

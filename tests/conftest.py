@@ -1,0 +1,57 @@
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from guidedflow.data.dataset import Dataset
+from guidedflow.data.generate import generate
+
+TASK = "cube-single-noisy-singletask-task1-v0"
+TINY = ["--preset", "quick", "--hidden", "16", "16", "--flow-steps", "2", "--batch-size", "16"]
+
+
+@pytest.fixture(scope="session")
+def cube_data(tmp_path_factory) -> Path:
+    """A folder with a small real data set of cube-single-noisy."""
+    folder = tmp_path_factory.mktemp("data")
+    generate("cube-single-noisy", directory=folder, episodes=4, val_episodes=1, workers=2, steps=80)
+    return folder
+
+
+def own_arrays(episodes: int = 6, length: int = 20, seed: int = 0) -> dict[str, np.ndarray]:
+    """Arrays such as a user brings: some episodes end by a terminal, some by a timeout."""
+    rng = np.random.default_rng(seed)
+    n = episodes * length
+    last = np.arange(1, n + 1) % length == 0
+    by_terminal = np.repeat(np.arange(episodes) % 2 == 0, length)
+    return {
+        "observations": rng.normal(size=(n, 4)),
+        "actions": rng.uniform(-1, 1, (n, 2)),
+        "rewards": rng.normal(size=n),
+        "terminals": last & by_terminal,
+        "timeouts": last & ~by_terminal,
+    }
+
+
+@pytest.fixture
+def own_dataset() -> Dataset:
+    return Dataset.from_arrays(**own_arrays())
+
+
+@pytest.fixture
+def own_file(tmp_path) -> Path:
+    path = tmp_path / "own.npz"
+    np.savez(path, **own_arrays())
+    return path
+
+
+def guidedflow(*arguments, timeout: float = 300, **options) -> subprocess.CompletedProcess[str]:
+    """Run the command as a user does."""
+    command = [sys.executable, "-m", "guidedflow", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, **options)

@@ -1,0 +1,130 @@
+"""What every algorithm promises, whatever it is. Nothing here knows an algorithm by name."""
+
+import dataclasses
+import typing
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from bridge import SPEC, random_batch
+
+from guidedflow.agents import AGENTS
+from guidedflow.errors import UserError
+from guidedflow.settings import Range
+from guidedflow.training.loop import init_agents, select
+
+SMALL = {"hidden": (16, 16), "flow_steps": 2}
+
+
+def small_config(name, **changes):
+    known = {field.name for field in dataclasses.fields(AGENTS[name].config_class)}
+    return AGENTS[name].config_class(**{k: v for k, v in {**SMALL, **changes}.items() if k in known})
+
+
+@pytest.fixture(params=list(AGENTS))
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def agent(name):
+    return AGENTS[name].init(small_config(name), SPEC, jax.random.key(0))
+
+
+@pytest.fixture
+def batch():
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), random_batch(0))
+
+
+def same(a, b) -> bool:
+    return all(jax.tree.leaves(jax.tree.map(lambda x, y: bool((x == y).all()), a, b)))
+
+
+def test_updates_are_pure_and_return_scalar_metrics(agent, batch):
+    before = jax.tree.map(jnp.copy, agent)
+    updated, metrics = jax.jit(type(agent).update)(agent, batch, jax.random.key(1))
+    assert same(agent, before)
+    assert not same(agent, updated)
+    assert jax.tree.structure(agent) == jax.tree.structure(updated)
+    assert metrics
+    assert all(np.shape(value) == () and np.isfinite(value) for value in metrics.values())
+
+
+def test_policies_act_batched_and_single_within_the_box(agent):
+    policies = agent.policies()
+    assert tuple(policies) == agent.policy_names
+    s = np.random.default_rng(0).normal(size=(7, *SPEC.observation_shape)).astype(np.float32)
+    for act in policies.values():
+        actions = np.asarray(act(s, jax.random.key(0)))
+        assert actions.shape == (7, SPEC.action_size)
+        assert np.abs(actions).max() <= 1.0
+        assert act(s[:1], jax.random.key(0)).shape == (1, SPEC.action_size)
+
+
+def test_seeds_and_float_settings_vmap(name, batch):
+    agents = init_agents(name, small_config(name), SPEC, [0, 1])
+    config = jax.tree.map(lambda leaf: leaf * jnp.array([1.0, 0.5]), agents.config)
+    agents = dataclasses.replace(agents, config=config)
+    keys = jnp.stack([jax.random.key(5), jax.random.key(6)])
+    together, _ = jax.vmap(lambda agent, key: agent.update(batch, key))(agents, keys)
+    for i in range(2):
+        alone, _ = select(agents, i).update(batch, keys[i])
+        for x, y in zip(jax.tree.leaves(select(together, i)), jax.tree.leaves(alone), strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5)
+
+
+def numeric_settings():
+    for agent_name, agent in AGENTS.items():
+        for field, hint in typing.get_type_hints(agent.config_class, include_extras=True).items():
+            for note in getattr(hint, "__metadata__", ()):
+                if isinstance(note, Range):
+                    yield agent_name, field, note
+
+
+@pytest.mark.parametrize(("agent_name", "field", "allowed"), list(numeric_settings()), ids=str)
+def test_numbers_outside_their_range_are_refused_by_name(agent_name, field, allowed):
+    whole = isinstance(getattr(AGENTS[agent_name].config_class(), field), int)
+    beyond = [allowed.low - 1, *([allowed.low] if allowed.open_low else [])]
+    beyond += [] if np.isinf(allowed.high) else [allowed.high + 1, *([allowed.high] if allowed.open_high else [])]
+    beyond += [] if whole else [float("nan")]
+    for value in beyond:
+        config = small_config(agent_name, **{field: int(value) if whole else value})
+        with pytest.raises(UserError, match=f"^{field}: expected a value {_escaped(allowed)}, found") as error:
+            AGENTS[agent_name].init(config, SPEC, jax.random.key(0))
+        assert "\n" not in str(error.value)
+
+
+def _escaped(allowed) -> str:
+    import re
+
+    return re.escape(str(allowed))
+
+
+def test_wrong_types_and_choices_are_refused_by_name(name):
+    for field, value in {"hidden": (16, 0), "learning_rate": "fast"}.items():
+        with pytest.raises(UserError, match=f"^{field}: expected"):
+            AGENTS[name].init(small_config(name, **{field: value}), SPEC, jax.random.key(0))
+    hints = typing.get_type_hints(AGENTS[name].config_class)
+    choices = [field for field, hint in hints.items() if typing.get_origin(hint) is typing.Literal]
+    for field in choices:
+        with pytest.raises(UserError, match=f"^{field}: expected one of .*, found 'nonsense'"):
+            AGENTS[name].init(small_config(name, **{field: "nonsense"}), SPEC, jax.random.key(0))
+
+
+def test_every_setting_is_read(name):
+    """A field that nothing reads would be a lie to the user: each stands in the algorithm's own file."""
+    import inspect
+
+    source = inspect.getsource(inspect.getmodule(AGENTS[name]))
+    for field in dataclasses.fields(AGENTS[name].config_class):
+        assert f"config.{field.name}" in source, field.name
+
+
+def test_files_are_short_with_the_losses_first(name):
+    import inspect
+
+    lines = inspect.getsource(inspect.getmodule(AGENTS[name])).splitlines()
+    assert len(lines) <= 250
+    last_loss = max(i for i, line in enumerate(lines) if line.startswith("def ") and "loss" in line)
+    assert last_loss < next(i for i, line in enumerate(lines) if line.startswith(f"class {AGENTS[name].__name__}("))

@@ -1,0 +1,119 @@
+import jax
+import numpy as np
+import pytest
+from conftest import own_arrays
+
+from guidedflow.data.dataset import Dataset
+from guidedflow.errors import UserError
+
+
+def three_episodes() -> Dataset:
+    """Rows 0-2 end by a terminal, rows 3-5 by a timeout, rows 6-7 by the recording's end; row i observes i."""
+    rows = np.arange(8.0)
+    return Dataset.from_arrays(
+        observations=rows[:, None],
+        actions=rows[:, None] / 10,
+        rewards=rows,
+        terminals=rows == 2,
+        timeouts=rows == 5,
+    )
+
+
+def test_only_rows_with_a_next_observation_or_a_terminal_are_sampled():
+    assert three_episodes().transitions.tolist() == [0, 1, 2, 3, 4, 6]
+
+
+def test_next_observations_and_actions_are_the_following_rows_and_never_cross_an_episode():
+    dataset = three_episodes()
+    batch = dataset.rows(dataset.transitions)
+    assert batch.observations[:, 0].tolist() == [0, 1, 2, 3, 4, 6]
+    # Row 2 is terminal: its mask is 0, so its next observation does not matter, but it is its own episode's.
+    assert batch.next_observations[:, 0].tolist() == [1, 2, 2, 4, 5, 7]
+    assert batch.masks.tolist() == [1, 1, 0, 1, 1, 1]
+    assert batch.rewards.tolist() == [0, 1, 2, 3, 4, 6]
+    # a+ exists where the next row is a transition of the same episode: not after the terminal, nor at a last row.
+    assert batch.next_action_valid.tolist() == [True, True, False, True, False, False]
+    assert np.allclose(batch.next_actions[batch.next_action_valid, 0], [0.1, 0.2, 0.4])
+
+
+def test_sampling_covers_exactly_the_transitions_and_depends_on_the_key_alone():
+    dataset = three_episodes().to_device()
+    batch = dataset.sample(jax.random.key(0), 500)
+    assert set(np.asarray(batch.observations[:, 0]).tolist()) == {0, 1, 2, 3, 4, 6}
+    again = dataset.sample(jax.random.key(0), 500)
+    assert (batch.observations == again.observations).all()
+    counts = np.unique(np.asarray(batch.observations), return_counts=True)[1]
+    assert counts.min() > 50
+
+
+def test_episode_bounds():
+    dataset = three_episodes()
+    assert dataset.episode_starts.tolist() == [0, 0, 0, 3, 3, 3, 6, 6]
+    assert dataset.episode_ends.tolist() == [2, 2, 2, 5, 5, 5, 7, 7]
+    assert (dataset.size, dataset.episodes) == (6, 3)
+
+
+def test_types_and_rounding():
+    fields = own_arrays()
+    fields["actions"][3, 1] = 1.00005
+    dataset = Dataset.from_arrays(**fields)
+    assert dataset.observations.dtype == dataset.actions.dtype == dataset.rewards.dtype == np.float32
+    assert dataset.actions.max() <= 1.0
+    fields["observations"] = np.zeros((120, 2, 2, 3), np.uint8)
+    assert Dataset.from_arrays(**fields).observations.dtype == np.uint8
+    fields["terminals"] = fields["terminals"][:, None].astype(np.float32)
+    assert Dataset.from_arrays(**fields).transitions.tolist() == dataset.transitions.tolist()
+
+
+def test_the_fingerprint_tells_data_apart():
+    fields = own_arrays()
+    before = Dataset.from_arrays(**fields).fingerprint()
+    assert Dataset.from_arrays(**fields).fingerprint() == before
+    assert Dataset.from_arrays(**fields).to_device().fingerprint() == before
+    fields["rewards"][7] += 1
+    assert Dataset.from_arrays(**fields).fingerprint() != before
+
+
+def broken(name, value):
+    def change(fields):
+        fields[name] = value(fields[name])
+
+    return change
+
+
+def nan_in_row_17(array):
+    array = array.copy()
+    array[17] = np.nan
+    return array
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (broken("observations", nan_in_row_17), r"observations: expected finite numbers, found nan in row 17"),
+        (broken("rewards", lambda a: np.where(a == a[4], np.inf, a)), r"rewards: .* found inf in row 4"),
+        (broken("actions", lambda a: a * 3), r"actions: expected values in \[-1, 1\], found .* first in row 2"),
+        (broken("actions", lambda a: a[:, 0]), r"actions: expected shape \(N, action size\), found \(120,\)"),
+        (broken("rewards", lambda a: a[:-1]), r"rewards: expected 120 rows as in observations, found 119"),
+        (broken("rewards", lambda a: np.stack([a, a], 1)), r"rewards: expected shape \(N,\), found \(120, 2\)"),
+        (broken("terminals", lambda a: a * 2), r"terminals: expected 0 or 1, found 2 in row 19"),
+        (broken("observations", lambda a: a.astype(str)), r"observations: expected numbers, found dtype <U"),
+        (broken("observations", lambda a: a[:, :0]), r"observations: expected shape"),
+        (broken("timeouts", lambda a: np.ones_like(a)), r"expected at least one transition"),
+    ],
+)
+def test_broken_fields_are_named(change, message):
+    fields = own_arrays()
+    fields["terminals"] = fields["terminals"].astype(float)
+    change(fields)
+    if "at least one" in message:
+        fields["terminals"] = np.zeros(120)
+    with pytest.raises(UserError, match=message) as error:
+        Dataset.from_arrays(**fields, source="mine.npz")
+    assert str(error.value).startswith("mine.npz: ")
+    assert "\n" not in str(error.value)
+
+
+def test_no_data_at_all():
+    with pytest.raises(UserError, match=r"expected at least one transition.*found no rows"):
+        Dataset.from_arrays(np.zeros((0, 3)), np.zeros((0, 2)), np.zeros(0), np.zeros(0))

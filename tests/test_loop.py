@@ -1,0 +1,230 @@
+"""Training: seeds, chunks, kills, signals and divergence leave no trace in what is learned."""
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import TASK, TINY, guidedflow, own_arrays
+
+import guidedflow as gf
+from guidedflow.agents import AGENTS
+from guidedflow.api import _load_agents
+from guidedflow.errors import UserError
+from guidedflow.training.loop import fit, init_agents, run_chunk, select
+from guidedflow.training.record import RunFolder
+
+SMALL = {"hidden": (16, 16), "batch_size": 16, "log_every": 10}
+
+
+def small(name):
+    known = {field.name for field in dataclasses.fields(AGENTS[name].config_class)}
+    return {**SMALL, **({"flow_steps": 2} if "flow_steps" in known else {})}
+
+
+def parameters(run: Path):
+    agents, *_ = _load_agents(run, RunFolder(run).config(), "latest")
+    return jax.device_get(agents)
+
+
+def assert_identical(a, b):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_a_seed_learns_the_same_beside_others(own_dataset, tmp_path):
+    runs = [
+        gf.train(dataset=own_dataset, run_dir=tmp_path / str(len(seeds)), seeds=seeds, steps=40, save_every=40, **SMALL)
+        for seeds in ((3,), (1, 3, 2))
+    ]
+    alone, beside = (parameters(run.path) for run in runs)
+    for x, y in zip(jax.tree.leaves(select(alone, 0)), jax.tree.leaves(select(beside, 1)), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4)
+    assert not np.allclose(*(jax.tree.leaves(select(beside, i).networks)[0] for i in (0, 1)))
+
+
+@pytest.mark.parametrize("name", list(AGENTS))
+def test_a_run_continued_from_a_checkpoint_ends_bit_identical(name, own_dataset, tmp_path):
+    settings = {**small(name), "agent": name, "steps": 60, "save_every": 20, "seeds": (0, 1)}
+    whole = gf.train(dataset=own_dataset, run_dir=tmp_path / "whole", **settings)
+
+    class Killed(Exception):
+        pass
+
+    def kill(progress):
+        if progress.step == 50:
+            raise Killed
+
+    with pytest.raises(Killed):
+        gf.train(dataset=own_dataset, run_dir=tmp_path / "cut", on_progress=kill, **settings)
+    cut = gf.resume(tmp_path / "cut", dataset=own_dataset)
+    assert_identical(parameters(whole.path), parameters(cut.path))
+    strip = lambda rows: [{k: v for k, v in row.items() if k != "updates_per_second"} for row in rows]  # noqa: E731
+    assert strip(RunFolder(whole.path).metrics()) == strip(RunFolder(cut.path).metrics())
+
+
+def test_chunks_of_another_length_learn_the_same(own_dataset):
+    agents = init_agents("gfp", AGENTS["gfp"].config_class(hidden=(16, 16), flow_steps=2), own_dataset.spec, [0])
+    data, keys = own_dataset.to_device(), jax.random.key(1)[None]
+    long, _ = run_chunk(jax.tree.map(jnp.copy, agents), data, keys, jnp.int32(0), batch_size=8, length=12)
+    for start in (0, 4, 8):
+        agents, _ = run_chunk(agents, data, keys, jnp.int32(start), batch_size=8, length=4)
+    for x, y in zip(jax.tree.leaves(long), jax.tree.leaves(agents), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)
+
+
+def test_a_loss_goes_down(own_dataset):
+    agent = gf.make_agent("gfp", own_dataset.spec, hidden=(32, 32), flow_steps=2)
+    trained, metrics = fit(agent, own_dataset, steps=300, batch_size=64)
+    assert metrics["vabc_loss"].shape == (300,)
+    assert metrics["distill"][-20:].mean() < 0.5 * metrics["distill"][:20].mean()
+    assert metrics["critic_loss"][-20:].mean() < metrics["critic_loss"][:20].mean()
+    assert not np.allclose(trained.networks.actor.net.weights[0], agent.networks.actor.net.weights[0])
+
+
+def test_a_diverging_run_names_step_seed_and_checkpoint(tmp_path):
+    fields = own_arrays()
+    fields["rewards"] = fields["rewards"] * 1e30
+    dataset = gf.Dataset.from_arrays(**fields)
+    with pytest.raises(UserError, match=r"^step \d+, seed 0: expected finite losses, .*critic_loss.*none was written"):
+        gf.train(dataset=dataset, run_dir=tmp_path / "run", steps=100, save_every=50, **SMALL)
+    assert not list((tmp_path / "run" / "checkpoints").glob("[0-9]*"))
+
+
+def test_an_evaluation_changes_nothing_that_is_learned_and_workers_nothing_at_all(cube_data, tmp_path):
+    settings = {**SMALL, "steps": 40, "save_every": 40, "eval_every": 20, "eval_slots": 3, "data_dir": cube_data}
+    runs = {
+        label: gf.train(TASK, run_dir=tmp_path / label, flow_steps=2, **settings, **changes)
+        for label, changes in {
+            "none": {"eval_episodes": 0},
+            "one worker": {"eval_episodes": 4, "workers": 1},
+            "two workers": {"eval_episodes": 4, "workers": 2},
+        }.items()
+    }
+    trained = [parameters(run.path) for run in runs.values()]
+    assert_identical(trained[0], trained[1])
+    assert_identical(trained[0], trained[2])
+    assert runs["none"].summary["results"] == []
+    one, two = (RunFolder(runs[label].path).evaluations() for label in ("one worker", "two workers"))
+    assert one == two
+    assert [(row["step"], row["policy"], row["episodes"]) for row in one] == [
+        (20, "actor", 4),
+        (20, "vabc", 4),
+        (40, "actor", 4),
+        (40, "vabc", 4),
+    ]
+    # The command that evaluates a checkpoint repeats what training measured there.
+    assert gf.evaluate(runs["one worker"].path, workers=2) == one[2:]
+
+
+def wait_for(condition, process, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def start(own_file, run, *more):
+    command = [sys.executable, "-m", "guidedflow", "train", own_file, *TINY, "--run-dir", run, "--log-every", "50"]
+    command += ["--steps", "3000", "--save-every", "100", "--seeds", "0", "1", *more]
+    return subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_after_sigkill_at_any_moment_the_resumed_run_is_bit_identical(own_file, tmp_path):
+    whole = start(own_file, tmp_path / "whole")
+    killed = start(own_file, tmp_path / "killed")
+    wait_for(lambda: list((tmp_path / "killed" / "checkpoints").glob("[0-9]*")), killed)
+    killed.kill()
+    killed.communicate()
+    assert not (tmp_path / "killed" / "summary.json").exists()
+    assert whole.wait(120) == 0
+    whole.communicate()
+    done = guidedflow("train", "--resume", tmp_path / "killed")
+    assert done.returncode == 0, done.stderr
+    assert_identical(parameters(tmp_path / "whole"), parameters(tmp_path / "killed"))
+    steps = [row["step"] for row in RunFolder(tmp_path / "killed").metrics() if row["seed"] == 0]
+    assert steps == list(range(50, 3001, 50))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_save_and_exit(number, own_file, tmp_path):
+    run = tmp_path / "run"
+    process = start(own_file, run)
+    wait_for(lambda: (run / "metrics.jsonl").exists() and (run / "metrics.jsonl").stat().st_size, process)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "Traceback" not in out + err
+    assert f"stopped by {signal.Signals(number).name}" in out
+    assert f"--resume {run}" in out.replace("\n", "")
+    saved = max(int(path.name) for path in (run / "checkpoints").glob("[0-9]*"))
+    assert saved == RunFolder(run).metrics()[-1]["step"]
+
+
+def test_the_last_two_checkpoints_and_the_best_are_kept(tmp_path):
+    from guidedflow.training.checkpoint import Checkpoints
+
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        for step, score in {10: 1.0, 20: 7.0, 30: 3.0, 40: None, 50: 2.0, 60: float("nan")}.items():
+            checkpoints.save(step, {"x": jnp.full(3, float(step))}, score)
+        checkpoints.wait()
+        assert checkpoints.steps() == [20, 50, 60]
+        assert (checkpoints.best(), checkpoints.latest()) == (20, 60)
+        restored = checkpoints.restore(20, {"x": jnp.zeros(3)})
+        np.testing.assert_array_equal(restored["x"], 20.0)
+
+
+def test_tensorboard_and_wandb_offline_get_the_numbers(own_dataset, tmp_path):
+    pytest.importorskip("wandb")
+    run = gf.train(dataset=own_dataset, run_dir=tmp_path / "run", steps=20, save_every=20, wandb="offline", **SMALL)
+    events = list((run.path / "tensorboard").iterdir())
+    assert len(events) == 1
+    assert b"seed0/critic_loss" in events[0].read_bytes()
+    assert list(run.path.glob("wandb/offline-run-*/*.wandb"))
+
+
+def test_the_folder_says_where_each_setting_came_from(own_dataset, cube_data, tmp_path):
+    run = gf.train(
+        TASK,
+        preset="quick",
+        data_dir=cube_data,
+        run_dir=tmp_path / "run",
+        eta=0.5,
+        eval_episodes=0,
+        **{**SMALL, "steps": 10, "save_every": 10},
+    )
+    saved = json.loads((run.path / "config.json").read_text())
+    assert saved["config"]["eta"] == 0.5
+    assert saved["config"]["alpha"] == 10.0
+    sources = {name: saved["sources"][name] for name in ("eta", "alpha", "eval_every", "tau", "target_agg")}
+    assert sources == {
+        "eta": "flag",
+        "alpha": "authors' tuning",
+        "eval_every": "preset quick",
+        "tau": "default",
+        "target_agg": "preset quick",
+    }
+    assert saved["data"]["made_by"]["generator"] == "guidedflow"
+    assert saved["versions"]["mujoco"].startswith("3.")
+    assert (run.path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_published_settings_are_the_authors_row():
+    from guidedflow.tasks import find_task
+    from guidedflow.training.settings import resolve
+
+    resolved = resolve("gfp", "published", find_task("cube-triple-noisy-singletask-task1-v0"), {})
+    assert (resolved.train.steps, resolved.train.batch_size) == (1_000_000, 1024)
+    config = resolved.config
+    assert (config.alpha, config.eta, config.discount, config.flow_steps) == (0.1, 1e-5, 0.99, 10)
+    assert (config.q_agg, config.target_agg, config.guidance_agg) == ("mean", "mean", "actor")
+    assert config.vabc_target_at == "current"
+    assert config.hidden == (512,) * 4
