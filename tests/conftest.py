@@ -1,6 +1,11 @@
 import os
+import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Many tests, and the processes that they start, compile the same small programs.
+_cache = tempfile.TemporaryDirectory(prefix="guidedflow-tests-jax-", ignore_cleanup_errors=True)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 import subprocess
 import sys

@@ -168,7 +168,7 @@ def _parse_train(command: str, argv: list[str]) -> tuple[_Train, dict[str, Any]]
 
 
 def _peek(argv: Sequence[str], option: str) -> str | None:
-    for word, following in zip(argv, [*argv[1:], None], strict=True):
+    for word, following in zip(argv, [*argv, None][1:], strict=True):
         if word == f"--{option}":
             return following
         if word.startswith(f"--{option}="):

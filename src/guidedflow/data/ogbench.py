@@ -3,6 +3,7 @@
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,14 @@ def read(path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise UserError(f"{path}: expected a data file, found {'a folder' if path.is_dir() else 'nothing there'}")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
+        # Opened here, because np.load leaves a file that it cannot read open.
+        with path.open("rb") as opened:
+            archive = np.load(opened, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise UserError(f"{path}: expected an npz archive of arrays, found a single array")
-            return {name: file[name] for name in file.files}
-    except (zipfile.BadZipFile, ValueError, EOFError, OSError, KeyError) as error:
+            with archive:
+                return {name: archive[name] for name in archive.files}
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, KeyError) as error:
         raise UserError(f"{path}: expected a whole npz archive of arrays, found: {_one_line(error)}") from error
 
 

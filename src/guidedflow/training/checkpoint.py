@@ -2,6 +2,8 @@
 
 import logging
 import math
+import os
+import tempfile
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -14,7 +16,7 @@ from guidedflow.errors import UserError
 KEPT_LAST = 2
 _T = TypeVar("_T")
 
-logging.getLogger("absl").setLevel(logging.ERROR)
+logging.getLogger("absl").setLevel(logging.CRITICAL)  # What fails is raised, too.
 
 
 class Checkpoints:
@@ -29,7 +31,11 @@ class Checkpoints:
             ]
         )
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=keep, best_fn=_score, read_only=read_only, create=not read_only
+            preservation_policy=keep,
+            best_fn=_score,
+            read_only=read_only,
+            create=not read_only,
+            cleanup_tmp_directories=not read_only,  # What a killed process had begun to write.
         )
         # Orbax wants an absolute path; what is stored in it does not depend on where the run's folder lies.
         self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
@@ -42,6 +48,7 @@ class Checkpoints:
         """
         metrics = {"score": score} if score is not None and math.isfinite(score) else None
         try:
+            _make_sure_of_room(self.directory, sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
             self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics)
         except Exception as error:
             raise self._not_saved(error) from error
@@ -78,8 +85,8 @@ class Checkpoints:
         try:
             return self._manager.restore(step, args=ocp.args.StandardRestore(jax.eval_shape(lambda: like)))
         except Exception as error:
-            reason = " ".join(str(error).split())[:300]
-            raise UserError(f"{self.directory / str(step)}: expected a whole checkpoint, found: {reason}") from error
+            place = self.directory / str(step)
+            raise UserError(f"{place}: expected a whole checkpoint, found: {_reason(error)}") from error
 
     def close(self) -> None:
         """Finish what is being written and let go of the folder."""
@@ -92,10 +99,22 @@ class Checkpoints:
         self.close()
 
     def _not_saved(self, error: Exception) -> UserError:
-        reason = " ".join(str(error).split())[:300]
         last = self.latest()
         kept = f"the last whole checkpoint is at step {last}" if last is not None else "there is no earlier one"
-        return UserError(f"{self.directory}: the checkpoint could not be written ({reason}); {kept}")
+        return UserError(f"{self.directory}: the checkpoint could not be written ({_reason(error)}); {kept}")
+
+
+def _make_sure_of_room(directory: Path, size: int) -> None:
+    """Raise the OSError that writing ``size`` bytes would end in: halfway through, Orbax leaves pages of tracebacks."""
+    if hasattr(os, "posix_fallocate"):
+        with tempfile.TemporaryFile(dir=directory) as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split())[:300]
 
 
 def _score(metrics: Any) -> float:

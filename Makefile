@@ -1,0 +1,33 @@
+# make train: data, training, evaluation and the result, from a bare machine.   make test: the tests, likewise.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export GUIDEDFLOW_DATA ?= $(CURDIR)/data
+TASK := cube-single-noisy-singletask-task1-v0
+
+.PHONY: train test lint env clean
+
+train: env
+	$(BIN)/guidedflow data generate cube-single-noisy --episodes 100 --seed 0
+	$(BIN)/guidedflow train $(TASK) --preset quick --seeds 0
+
+test: env lint
+	$(BIN)/python -m pytest
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+env: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "guidedflow needs Python 3.11 or newer; found $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache

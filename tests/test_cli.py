@@ -1,0 +1,219 @@
+"""What a user meets at the command line, above all their own mistakes: one line, exit code 2, nothing half-written."""
+
+import errno
+import json
+import os
+import shlex
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import TASK, own_arrays
+
+from guidedflow.cli import COMMANDS, main
+
+QUICK = ["--preset", "quick", "--hidden", "16", "--flow-steps", "1", "--steps", "20", "--log-every", "10"]
+QUICK += ["--save-every", "10", "--eval-every", "20", "--eval-episodes", "2"]
+
+
+@pytest.fixture
+def run(capsys, monkeypatch, tmp_path):
+    """Run the command in this process, in an empty folder; returns exit code, standard output and error."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        with pytest.raises(SystemExit) as stop:
+            main(list(map(str, arguments)))
+        out, err = capsys.readouterr()
+        return stop.value.code, out, err
+
+    return call
+
+
+@pytest.fixture
+def fails(run, tmp_path):
+    """Run a command that must fail: one line of error that holds the given words, and no file left behind."""
+
+    def call(*arguments, words):
+        before = {path for path in tmp_path.rglob("*") if path.is_file()}
+        code, _, err = run(*arguments)
+        errors = [line for line in err.splitlines() if line.startswith("guidedflow: error: ")]
+        assert code == 2, err
+        assert len(errors) == 1
+        assert "Traceback" not in err
+        for word in words:
+            assert word in errors[0]
+        assert {path for path in tmp_path.rglob("*") if path.is_file()} == before
+
+    return call
+
+
+def test_help_lists_every_command(run):
+    code, out, _ = run("--help")
+    assert code == 0
+    assert all(command in out for command in COMMANDS)
+
+
+def test_train_help_gives_each_setting_its_symbol(run):
+    code, out, _ = run("train", "--help")
+    assert code == 0
+    for option in ("--alpha", "--eta", "--flow-steps", "--target-agg", "--vabc-target-at", "--seeds", "--resume"):
+        assert option in out
+    text = " ".join(out.split())
+    for symbol in ("alpha: weight of the distillation", "eta: temperature", "M: Euler steps", "gamma: discount"):
+        assert symbol in text
+
+
+def test_lists(run):
+    code, out, _ = run("tasks", "--json")
+    listed = json.loads(out)
+    assert (code, len(listed), len({task["category"] for task in listed})) == (0, 144, 27)
+    code, out, _ = run("agents")
+    assert "actor, vabc" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["trian"], ["'trian'", "'train'"]),
+        (["data", "frobnicate"], ["data frobnicate", "data generate"]),
+        (["train"], ["task", "guidedflow tasks"]),
+        (
+            ["train", "cube-single-nosy-singletask-task1-v0"],
+            ["cube-single-nosy", "cube-single-noisy-singletask-task1-v0"],
+        ),
+        (["train", TASK, "--alhpa", "3"], ["--alhpa"]),
+        (["train", TASK, "--alpha", "much"], ["--alpha", "much"]),
+        (["train", TASK, "--alpha", "-1"], ["alpha", ">= 0", "-1"]),
+        (["train", TASK, "--discount", "1.5"], ["discount", "in (0, 1)", "1.5"]),
+        (["train", TASK, "--agent", "sac"], ["agent", "gfp", "sac"]),
+        (["train", TASK, "--preset", "fast"], ["preset", "quick", "published", "fast"]),
+        (["train", TASK, "--steps", "1001"], ["steps", "multiple of log_every = 250", "1000 or 1250"]),
+        (["train", TASK, "--seeds", "1", "1"], ["seeds", "1 1"]),
+        (["train", TASK, "--workers", "0"], ["workers", "at least 1"]),
+        (["train", TASK, "--data-dir", "nowhere"], ["nowhere", "data generate cube-single-noisy", "data fetch"]),
+        (["train", "pen-human-v1"], ["pen-human-v1"]),
+        (["train", "missing.npz"], ["missing.npz", "nothing there"]),
+        (["train", "--resume", "nowhere"], ["nowhere", "config.json"]),
+        (["evaluate", "nowhere"], ["nowhere", "config.json"]),
+        (["data", "generate", "cube-sinlge-noisy"], ["cube-sinlge-noisy", "cube-single-noisy"]),
+        (["data", "generate", "cube-single-noisy", "--episodes", "0"], ["episodes", "at least 1", "0"]),
+        (["data", "inspect", "missing.npz"], ["missing.npz"]),
+        (["data", "fetch", "door-human-v1"], ["door-human-v1"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_mistakes(fails, arguments, words):
+    fails(*arguments, words=words)
+
+
+def spoiled(**changes):
+    fields = own_arrays()
+    for name, change in changes.items():
+        fields[name] = change(fields[name])
+    return fields
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        (spoiled(rewards=lambda a: np.where(np.arange(120) == 5, np.nan, a)), ["rewards", "nan", "row 5"]),
+        (spoiled(actions=lambda a: 2 * a), ["actions", "[-1, 1]"]),
+        (spoiled(actions=lambda a: a[:7]), ["actions", "120 rows", "7"]),
+        (spoiled(observations=lambda a: a.astype(object)), ["own.npz", "whole npz"]),
+        ({"pictures": np.zeros(3)}, ["observations, actions", "pictures"]),
+        ({name: array[:0] for name, array in own_arrays().items()}, ["transition", "no rows"]),
+        (spoiled(timeouts=np.ones_like, terminals=np.zeros_like), ["transition", "120 episodes of one step"]),
+    ],
+    ids=["nan", "range", "lengths", "pickled", "foreign", "empty", "one-step"],
+)
+def test_broken_files(fails, tmp_path, fields, words):
+    np.savez(tmp_path / "own.npz", **fields)
+    fails("train", "own.npz", *QUICK, words=["own.npz", *words])
+
+
+def test_a_truncated_and_a_foreign_file(fails, tmp_path, own_file, cube_data):
+    content = own_file.read_bytes()
+    (tmp_path / "cut.npz").write_bytes(content[: len(content) // 2])
+    (tmp_path / "text.npz").write_text("<html>not found</html>")
+    np.save(tmp_path / "single.npy", np.zeros(3))
+    (tmp_path / "single.npy").rename(tmp_path / "single.npz")
+    for name in ("cut.npz", "text.npz", "single.npz"):
+        fails("train", name, *QUICK, words=[name, "npz archive"])
+    # A file of another environment under the task's name.
+    folder = tmp_path / "data"
+    folder.mkdir()
+    scene = dict(np.load(cube_data / "cube-single-noisy-v0.npz"))
+    scene["observations"] = scene["observations"][:, :20]
+    np.savez(folder / "cube-single-noisy-v0.npz", **scene)
+    fails("train", TASK, *QUICK, "--data-dir", folder, words=["observations", "(28,)", "(20,)"])
+    np.savez(
+        folder / "cube-single-noisy-v0.npz", **{name: scene[name] for name in ("observations", "actions", "terminals")}
+    )
+    fails("train", TASK, *QUICK, "--data-dir", folder, words=["qpos"])
+
+
+def test_a_run_folder_that_exists_and_a_resume_with_other_settings(run, fails, own_file):
+    code, out, err = run("train", own_file, *QUICK, "--run-dir", "mine", "--batch-size", "500")
+    assert code == 0, err
+    assert "batch_size 500 is larger than the data (117 transitions)" in err
+    assert "curves.png" in out
+    fails("train", own_file, *QUICK, "--run-dir", "mine", words=["mine", "--resume mine"])
+    fails("train", "--resume", "mine", "--alpha", "7", "--steps", "40", words=["alpha 3.0 -> 7.0", "steps 20 -> 40"])
+    code, out, _ = run("train", "--resume", "mine", "--batch-size", "500")
+    assert code == 0  # Finished already, and the same settings.
+    np.savez(own_file, **own_arrays(seed=1))
+    fails("train", "--resume", "mine", words=["own.npz", "other data"])
+
+
+def test_data_of_a_task_is_trained_on_evaluated_and_shown(run, cube_data):
+    code, out, err = run("train", TASK, *QUICK, "--data-dir", cube_data, "--run-dir", "runs/r", "--seeds", "4", "7")
+    assert code == 0, err
+    assert "mean of 2" in out
+    with open("runs/r/summary.json") as file:
+        results = json.load(file)["results"]
+    assert [(row["seed"], row["policy"]) for row in results] == [(4, "actor"), (4, "vabc"), (7, "actor"), (7, "vabc")]
+    code, out, err = run("evaluate", "runs/r", "--json", "--checkpoint", "20")
+    assert json.loads(out) == results
+    code, _, err = run("evaluate", "runs/r", "--checkpoint", "17")
+    assert code == 2
+    assert "(10, 20)" in err
+    code, out, _ = run("data", "inspect", TASK, "--data-dir", cube_data)
+    assert code == 0
+    assert "no problems found" in out
+    assert "316 transitions in 4 episodes of 80 to 80 steps" in out
+
+
+def test_inspect_says_what_is_wrong(run, tmp_path):
+    np.savez(tmp_path / "own.npz", **spoiled(rewards=lambda a: np.full_like(a, np.nan)))
+    code, out, _ = run("data", "inspect", "own.npz")
+    assert code == 2
+    assert "problem: own.npz: rewards: expected finite numbers" in " ".join(out.split())
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_an_unwritable_folder(fails, tmp_path, own_file):
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o500)
+    fails("train", own_file, *QUICK, "--run-dir", locked / "run", words=["locked/run", "written"])
+
+
+def test_a_run_folder_below_a_file(fails, own_file):
+    fails("train", own_file, *QUICK, "--run-dir", own_file / "run", words=["own.npz/run", "Not a directory"])
+
+
+def test_a_full_disk_ends_in_one_line(own_file, tmp_path):
+    # No file may grow beyond 30 kB: writing a checkpoint fails as it does on a full disk.
+    command = [sys.executable, "-m", "guidedflow", "train", own_file, *QUICK, "--hidden", "64", "64"]
+    command = shlex.join(map(str, [*command, "--run-dir", tmp_path / "run"]))
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -f 30; trap '' XFSZ; exec {command}"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("guidedflow: error: ")]
+    assert len(errors) == 1
+    assert os.strerror(errno.EFBIG) in errors[0]
+    assert not (tmp_path / "run" / "summary.json").exists()
+    assert not list((tmp_path / "run" / "checkpoints").glob("[0-9]*[0-9]"))

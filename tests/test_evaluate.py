@@ -1,0 +1,163 @@
+"""Environments and evaluation."""
+
+import itertools
+import math
+import os
+
+import gymnasium
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from guidedflow.envs.make import make_env
+from guidedflow.envs.render import gl_backend
+from guidedflow.envs.vector import Outcome, VectorEnv
+from guidedflow.tasks import find_task, tasks
+from guidedflow.training.evaluate import Episode, evaluate, summarize, wilson_interval
+from guidedflow.types import Spec
+
+TASK = find_task("cube-single-noisy-singletask-task1-v0")
+
+
+class ScriptedEnv:
+    """Slots whose episode from seed s lasts as long as ``lengths`` says and succeeds if that is short."""
+
+    def __init__(self, slots, lengths):
+        self.slots, self.lengths = slots, lengths
+        self.started, self.clock = [], [None] * slots
+
+    def exchange(self, commands):
+        outcomes = []
+        for slot, command in enumerate(commands):
+            if command is None:
+                outcomes.append(None)
+                continue
+            if isinstance(command, int):
+                self.started.append(command)
+                self.clock[slot] = [0, self.lengths[len(self.started) - 1]]
+            else:
+                self.clock[slot][0] += 1
+            step, length = self.clock[slot]
+            outcomes.append(Outcome(np.zeros(1, np.float32), -1.0, step == length, False, float(length < 5), None))
+        return outcomes
+
+
+@pytest.mark.parametrize(("slots", "episodes"), [(1, 5), (3, 7), (4, 4), (5, 20)])
+def test_each_slot_runs_its_share_and_no_more(slots, episodes):
+    lengths = list(itertools.islice(itertools.cycle([2, 9, 9]), episodes))
+    env = ScriptedEnv(slots, lengths)
+    found = evaluate(
+        lambda s, key: np.zeros((slots, 1)), env, Spec((1,), np.dtype("float32"), 1), episodes=episodes, seed=0
+    )
+    assert [episode.number for episode in found] == list(range(episodes))
+    assert len(env.started) == len(set(env.started)) == episodes
+    assert sorted(episode.length for episode in found) == sorted(lengths)
+    assert all(episode.total_reward == -episode.length for episode in found)
+    assert np.mean([episode.success for episode in found]) == np.mean(np.array(lengths) < 5)
+
+
+def test_intervals():
+    for successes, n in [(0, 10), (7, 10), (50, 50), (1, 3)]:
+        wanted = binomtest(successes, n).proportion_ci(method="wilson")
+        np.testing.assert_allclose(wilson_interval(successes / n, n), (wanted.low, wanted.high), atol=1e-12)
+    rows = [Episode(i, float(i), 10 + i, float(i % 2)) for i in range(4)]
+    summary = summarize(rows)
+    assert (summary.episodes, summary.success, summary.mean_return, summary.mean_length) == (4, 0.5, 1.5, 11.5)
+    assert summary.return_half_width == pytest.approx(1.96 * np.std([0, 1, 2, 3], ddof=1) / 2, rel=1e-3)
+    assert math.isnan(summarize(rows[:1]).return_half_width)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cube-double-play-singletask-task3-v0",
+        "scene-noisy-singletask-v0",
+        "puzzle-3x3-play-singletask-task5-v0",
+        "antmaze-large-stitch-singletask-task1-v0",
+        "antsoccer-arena-navigate-singletask-v0",
+        "humanoidmaze-medium-navigate-singletask-v0",
+    ],
+)
+def test_a_seed_decides_an_episode_whatever_came_before(name):
+    env, other = make_env(find_task(name)), make_env(find_task(name))
+    for _ in range(2):
+        other.reset(seed=5)
+        other.step(other.action_space.sample())
+    first, second = env.reset(seed=3)[0], other.reset(seed=3)[0]
+    np.testing.assert_array_equal(first, second)
+    for action in np.random.default_rng(0).uniform(-1, 1, (5, *env.action_space.shape)):
+        a, b = env.step(action.astype(np.float32)), other.step(action.astype(np.float32))
+        np.testing.assert_array_equal(a[0], b[0])
+        assert a[1:4] == b[1:4]
+    assert not np.array_equal(env.reset(seed=4)[0], first)
+
+
+def test_every_ogbench_task_has_its_environment_and_a_default():
+    import ogbench  # noqa: F401
+
+    for task in tasks():
+        if task.benchmark == "ogbench":
+            assert task.environment in gymnasium.registry
+    defaults = {name: find_task(f"{name}-singletask-v0").id[-8:-3] for name in ("cube-single-play", "puzzle-3x3-play")}
+    assert defaults == {"cube-single-play": "task2", "puzzle-3x3-play": "task4"}
+
+
+def test_success_timing_post_is_the_default_and_speaks_of_the_state_after_the_step():
+    env = make_env(TASK)
+    assert env.unwrapped._success_timing == "post"
+    assert make_env(TASK, success_timing="pre").unwrapped._success_timing == "pre"
+
+
+def test_workers_see_what_one_environment_sees_without_opengl():
+    env = make_env(TASK)
+    observation, _ = env.reset(seed=7)
+    action = np.full(5, 0.3, np.float32)
+    with VectorEnv(TASK, slots=3, workers=2) as vector:
+        outcomes = vector.exchange([None, 7, None])
+        assert outcomes[0] is None
+        np.testing.assert_array_equal(outcomes[1].observation, observation.astype(np.float32))
+        outcomes = vector.exchange([None, action, None])
+        np.testing.assert_array_equal(outcomes[1].observation, env.step(action)[0].astype(np.float32))
+        assert outcomes[1].reward == -1.0
+
+
+def test_a_failing_environment_says_so():
+    with VectorEnv(TASK, slots=1, workers=1) as vector:
+        vector.exchange([1])
+        with pytest.raises(RuntimeError, match=r"helper process failed(.|\n)*ValueError"):
+            vector.exchange([np.zeros(3, np.float32)])
+
+
+def test_a_killed_worker_says_so():
+    vector = VectorEnv(TASK, slots=1, workers=1)
+    os.kill(vector._workers[0]._process.pid, 9)
+    with pytest.raises(RuntimeError, match="ended unexpectedly, exit code -9"):
+        vector.exchange([1])
+    vector.close()
+
+
+@pytest.mark.skipif(gl_backend() is None, reason="videos need EGL (libegl1, libgl1-mesa-dri) or OSMesa (libosmesa6)")
+def test_videos_are_written(tmp_path):
+    from PIL import Image
+
+    def act(observations, key):
+        return np.ones((1, 5), np.float32)  # Moves, so that no two frames are alike.
+
+    with VectorEnv(TASK, slots=1, workers=1, gl_backend=gl_backend(), max_episode_steps=5) as vector:
+        evaluate(
+            act, vector, Spec((28,), np.dtype("float32"), 5), episodes=1, seed=0, videos=1, video_stem=tmp_path / "clip"
+        )
+    with Image.open(tmp_path / "clip-episode0.gif") as clip:
+        assert clip.size == (200, 200)
+        assert clip.n_frames == 6
+
+
+def test_without_opengl_a_clear_line_and_no_video(monkeypatch, capsys, own_dataset):
+    from guidedflow.envs import render
+
+    monkeypatch.setattr(render, "BACKENDS", ("nonsense",))
+    render.gl_backend.cache_clear()
+    assert render.gl_backend() is None
+    render.gl_backend.cache_clear()
+    assert "\n" not in render.NO_BACKEND
+    assert "apt-get install" in render.NO_BACKEND

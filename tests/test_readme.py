@@ -1,0 +1,46 @@
+"""The README's Python, run as it stands, in an empty folder, as a script without a main guard."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_python_examples_run_in_order(tmp_path):
+    blocks = re.findall(r"```python\n(.*?)```", README, re.S)
+    assert len(blocks) == 3
+    for i, block in enumerate(blocks):
+        script = tmp_path / f"example{i}.py"
+        script.write_text(block, encoding="utf-8")
+        done = subprocess.run(
+            [sys.executable, script.name], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    first_action = blocks[-1].strip().splitlines()
+    assert len([line for line in first_action if line and not line.startswith("import numpy")]) <= 5
+
+
+def test_every_command_that_the_readme_names_exists():
+    from guidedflow.cli import COMMANDS
+
+    named = {match.removesuffix(" ") for match in re.findall(r"`guidedflow ((?:data )?[a-z]+)", README)}
+    assert named == set(COMMANDS)
+
+
+@pytest.mark.parametrize(
+    "path", sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]), ids=lambda path: path.name
+)
+def test_links_lead_somewhere(path):
+    for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (path.parent / target).exists(), target
+
+
+def test_the_constraints_name_no_index_and_pin_everything():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    assert all(re.fullmatch(r"[A-Za-z0-9_.\-]+==[0-9A-Za-z.+]+", line) for line in lines)
