@@ -31,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(_dispatch(list(sys.argv[1:] if argv is None else argv)))
     except UserError as error:
         sys.exit(_fail(str(error)))
+    except ChildProcessError as error:
+        sys.exit(_fail(str(error)))
     except OSError as error:
         if error.errno not in (
             errno.ENOSPC,
@@ -329,7 +331,7 @@ class _EpisodeBar:
         self._console = _console(stderr=True)
         columns = (TextColumn("episodes"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._bar = Progress(*columns, console=self._console, disable=not self._console.is_terminal)
-        self._task = self._bar.add_task("")
+        self._task: Any = None
 
     def __enter__(self) -> "_EpisodeBar":
         self._bar.start()
@@ -339,7 +341,9 @@ class _EpisodeBar:
         self._bar.stop()
 
     def __call__(self, done: int, total: int) -> None:
-        self._bar.update(self._task, completed=done, total=total)
+        if self._task is None:  # Only now: what an interrupted call left was not made in no time.
+            self._task = self._bar.add_task("", completed=done, total=total)
+        self._bar.update(self._task, completed=done)
         if not self._console.is_terminal and done % max(1, total // 10) == 0:
             self._console.print(f"episodes: {done}/{total}")
 

@@ -14,13 +14,13 @@ def derived_seed(seed: int, *path: str | int) -> int:
 
 
 @contextlib.contextmanager
-def numpy_seeded(seed: int) -> Iterator[None]:
+def numpy_seeded(seed: int | np.random.SeedSequence) -> Iterator[None]:
     """Seed NumPy's global generator for the duration of a block, then put its old state back.
 
     Only for calling code of others that draws from it.
     """
-    before = np.random.get_state()  # noqa: NPY002
-    np.random.set_state(np.random.RandomState(seed).get_state())  # noqa: NPY002
+    before = np.random.get_state(legacy=False)  # noqa: NPY002
+    np.random.set_state(dict(np.random.MT19937(seed).state))  # noqa: NPY002
     try:
         yield
     finally:

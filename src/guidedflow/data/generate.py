@@ -37,6 +37,7 @@ from typing import IO, Any, Literal, final
 import numpy as np
 
 from guidedflow.errors import UserError
+from guidedflow.seeding import numpy_seeded
 
 Progress = Callable[[int, int], None]
 Split = Literal["train", "val"]
@@ -114,17 +115,6 @@ def cube_stays_in_view(positions: np.ndarray) -> bool:
     return not hidden.any()
 
 
-@contextlib.contextmanager
-def _global_generator(sequence: np.random.SeedSequence) -> Iterator[None]:
-    # The oracles draw from numpy's global generator and take no other: it is lent to them, then put back.
-    before = np.random.get_state(legacy=False)  # noqa: NPY002
-    np.random.set_state(dict(np.random.MT19937(sequence).state))  # noqa: NPY002
-    try:
-        yield
-    finally:
-        np.random.set_state(before)  # noqa: NPY002
-
-
 @final
 class Collector:
     """One environment with its oracles, from which any episode of a family can be made, in any order."""
@@ -171,7 +161,7 @@ class Collector:
         noise = rng.uniform(0, self._recipe.action_noise) * _NOISE_SHAPE
         rows = []
         ended = False
-        with _global_generator(oracle_seed):
+        with numpy_seeded(oracle_seed):
             observation, info = self._env.reset(seed=int(env_seed.generate_state(1)[0]))
             oracle = self._oracles[info["privileged/target_task"]]
             oracle.reset(observation, info)
