@@ -15,6 +15,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
 from guidedflow.errors import UserError
+from guidedflow.processes import HelperDied
 
 # Heavy libraries are imported by the commands that use them: `guidedflow --help` must not wait for JAX.
 
@@ -31,8 +32,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(_dispatch(list(sys.argv[1:] if argv is None else argv)))
     except UserError as error:
         sys.exit(_fail(str(error)))
-    except ChildProcessError as error:
-        sys.exit(_fail(str(error)))
+    except HelperDied as error:
+        sys.exit(_fail(f"{error}; is there memory left? what was finished is kept"))
     except OSError as error:
         if error.errno not in (
             errno.ENOSPC,

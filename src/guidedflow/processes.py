@@ -9,9 +9,10 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import traceback
-from collections.abc import Callable
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
 from guidedflow.errors import UserError
@@ -24,11 +25,15 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+class HelperDied(RuntimeError):
+    """A helper process ended without a word: killed, for instance because memory ran out."""
+
+
 class HelperProcess:
     """A process that runs ``serve(ask, *arguments)``, where ``ask(answer)`` gives an answer and waits for a question.
 
     Args:
-        serve: a function at the top of an importable module; it returns when ``ask`` raises EOFError.
+        serve: a function at the top of an importable module; ``ask`` raises EOFError when nobody asks any more.
         arguments: its other arguments.
         gl_backend: the OpenGL backend that MuJoCo may use in it; None: none, and none is needed.
     """
@@ -39,12 +44,16 @@ class HelperProcess:
             program = f"from guidedflow.processes import _main; _main({theirs.fileno()})"
             environment = {**os.environ, "MUJOCO_GL": gl_backend or "disabled", "OMP_NUM_THREADS": "1"}
             environment.pop("PYOPENGL_PLATFORM", None)  # It would contradict the backend chosen here.
-            # Its own session: Ctrl-C reaches the parent alone, which decides what becomes of its helpers.
+            environment["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, sys.path))
             self._process = subprocess.Popen(
-                [sys.executable, "-c", program], pass_fds=[theirs.fileno()], env=environment, start_new_session=True
+                [sys.executable, "-P", "-c", program],
+                pass_fds=[theirs.fileno()],
+                env=environment,
+                cwd=tempfile.gettempdir(),  # MuJoCo leaves its log where it runs.
+                start_new_session=True,  # Ctrl-C reaches the parent alone, which decides what becomes of its helpers.
             )
         self._connection = Connection(ours.detach())
-        self._connection.send((serve, arguments))
+        self.send((serve, arguments))
 
     def send(self, question: Any) -> None:
         """Put a question; does not wait."""
@@ -55,15 +64,16 @@ class HelperProcess:
         """Wait for an answer.
 
         Raises:
-            UserError: the helper raised it.
-            RuntimeError: it raised something else, or ended; the message holds its own words.
+            UserError, OSError: the helper raised it.
+            HelperDied: it is gone.
+            RuntimeError: it raised something else; the message holds its own words.
         """
         try:
             answer, error = self._connection.recv()
         except (EOFError, OSError):
             code = self._process.wait()
-            raise RuntimeError(f"a helper process ended unexpectedly, exit code {code}") from None
-        if isinstance(error, UserError):
+            raise HelperDied(f"a helper process ended unexpectedly, exit code {code}") from None
+        if isinstance(error, Exception):
             raise error
         if error is not None:
             raise RuntimeError(f"a helper process failed:\n{error}")
@@ -79,11 +89,17 @@ class HelperProcess:
             self._process.wait()
 
 
+def answered(helpers: Sequence[HelperProcess]) -> list[HelperProcess]:
+    """Wait until some of the helpers have an answer to be received, and return those."""
+    ready = wait([helper._connection for helper in helpers])
+    return [helper for helper in helpers if helper._connection in ready]
+
+
 def call(function: Callable[..., _T], *arguments: Any) -> _T:
     """``function(*arguments)``, computed in a process of its own, whose memory is free again afterwards.
 
     Raises:
-        UserError: the function raised it.
+        UserError, OSError: the function raised it.
         RuntimeError: it raised something else.
     """
     helper = HelperProcess(_answer_once, function, *arguments)
@@ -108,8 +124,8 @@ def _main(file_descriptor: int) -> None:
         serve, arguments = connection.recv()
         serve(ask, *arguments)
     except (EOFError, BrokenPipeError, ConnectionResetError):
-        return
-    except UserError as error:
+        return  # Nobody is left to talk to.
+    except (UserError, OSError) as error:
         connection.send((None, error))
     except Exception:
         connection.send((None, traceback.format_exc()))

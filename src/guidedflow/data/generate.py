@@ -8,8 +8,7 @@ Goal-Conditioned RL" (ICLR 2025). Deviations from it:
 - an oracle sees a new target at once, not a step later;
 - an action is rounded to float32 before it is taken, so that the stored actions are those that were taken.
 
-Subprocesses (`python -m guidedflow.data.generate`) make the episodes, one file each, to be joined at the end.
-Unlike multiprocessing's, they need no `__main__` guard in the caller's script and start from a notebook.
+Helper processes make the episodes, one file each, to be joined at the end.
 """
 
 import contextlib
@@ -21,11 +20,6 @@ import json
 import logging
 import os
 import shutil
-import signal
-import subprocess
-import sys
-import tempfile
-import time
 import zipfile
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -37,6 +31,7 @@ from typing import IO, Any, Literal, final
 import numpy as np
 
 from guidedflow.errors import UserError
+from guidedflow.processes import HelperProcess, answered
 from guidedflow.seeding import numpy_seeded
 
 Progress = Callable[[int, int], None]
@@ -336,63 +331,31 @@ def _make(wanted: list[Path], settings: dict[str, Any], workers: int, progress: 
     done = len(wanted) - len(todo)
     progress(done, len(wanted))
     with contextlib.ExitStack() as stack:
-        crew = [stack.enter_context(_worker(settings, parts)) for _ in range(min(workers, len(todo)))]
+        crew = [HelperProcess(_work, settings, parts) for _ in range(min(workers, len(todo)))]
+        for helper in crew:
+            stack.callback(helper.close)
         while done < len(wanted):
-            for process, log, in_hand in crew:
-                # Asked first: if the worker has ended, what it finished is there by the time of looking.
-                ended = process.poll() is not None
-                while in_hand and in_hand[0].exists():
-                    in_hand.popleft()
+            for helper in answered(crew):
+                made = helper.receive()
+                if made is not None:
                     done += 1
                     progress(done, len(wanted))
-                if ended:
-                    log.seek(0)
-                    last = (log.read().decode(errors="replace").strip().splitlines() or ["no message"])[-1]
-                    raise ChildProcessError(f"a worker ended with exit code {process.returncode}: {last}")
-                # One episode ahead, so that a worker need not wait for this loop to come round.
-                while todo and len(in_hand) < 2:
-                    in_hand.append(todo.popleft())
-                    with contextlib.suppress(BrokenPipeError):
-                        process.stdin.write(f"{in_hand[-1].stem}\n".encode())
-            time.sleep(0.05)
+                if todo:
+                    helper.send(todo.popleft().stem)
 
 
-@contextlib.contextmanager
-def _worker(settings: dict[str, Any], parts: Path) -> Iterator[tuple[Any, IO[bytes], deque[Path]]]:
-    environment = {
-        "PYTHONPATH": os.pathsep.join(os.path.abspath(entry) for entry in sys.path),
-        "OMP_NUM_THREADS": "1",
-        "OPENBLAS_NUM_THREADS": "1",
-        "MUJOCO_GL": "disabled",
-    }
-    # Not among the parts: on a full disk, the log has to say so.
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "guidedflow.data.generate", json.dumps(settings)],
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-            bufsize=0,
-            cwd=parts,  # the worker's own way of knowing where; MuJoCo may leave its log there, too
-            env={**os.environ, **environment},
+def _work(ask: Callable[[str | None], str], settings: dict[str, Any], parts: Path) -> None:
+    collector = Collector(settings["family"], settings["steps"])
+    made = None
+    while True:
+        wanted = ask(made)
+        split, index = wanted.split("-")
+        episode: dict[str, Any] = collector.episode(
+            settings["seed"], int(index), "train" if split == "train" else "val"
         )
-        try:
-            yield process, log, deque()
-        finally:
-            process.kill()
-            process.communicate()
-
-
-def _work(family: str, seed: int, steps: int) -> None:
-    # Ctrl-C reaches every process of a terminal, but the parent decides what becomes of its workers. Should
-    # it be killed, their standard input ends.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    collector = Collector(family, steps)
-    for line in sys.stdin:
-        split, index = line.strip().split("-")
-        episode: dict[str, Any] = collector.episode(seed, int(index), "train" if split == "train" else "val")
-        with _whole_file(Path.cwd() / f"{split}-{index}.npz", Path.cwd()) as file:
+        with _whole_file(parts / f"{wanted}.npz", parts) as file:
             np.savez(file, **episode)
+        made = wanted
 
 
 def _join(parts: list[Path], metadata: dict[str, Any], path: Path) -> None:
@@ -407,7 +370,3 @@ def _join(parts: list[Path], metadata: dict[str, Any], path: Path) -> None:
         arrays[name] = np.concatenate(episodes)
     with _whole_file(path, parts[0].parent) as file:
         np.savez_compressed(file, **arrays)
-
-
-if __name__ == "__main__":
-    _work(**json.loads(sys.argv[1]))
