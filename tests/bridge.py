@@ -63,3 +63,14 @@ def perturbed(tree, seed: int, scale: float = 0.3):
     rng = np.random.default_rng(seed)
     moved = [x + scale * rng.standard_normal(x.shape) for x in leaves]
     return jax.tree.unflatten(structure, [jnp.asarray(x, leaf.dtype) for x, leaf in zip(moved, leaves, strict=True)])
+
+
+def assert_reached_by(loss, network: MLP, gradient: MLP, seed: int = 0) -> None:
+    """The gradient of a network is that of ``loss``, a function of this network's parameters and of nothing else.
+
+    Compared along a random direction with a central difference of the oracle's loss, everything else held fixed.
+    """
+    parameters = to_oracle(network)
+    direction = oracle.random_like(parameters, np.random.default_rng(seed))
+    slope = oracle.finite_difference(loss, parameters, direction)
+    np.testing.assert_allclose(oracle.dot(to_oracle(gradient), direction), slope, rtol=1e-5)

@@ -2,6 +2,8 @@ import os
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Compiling takes longer than running what is compiled here.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
 # Many tests, and the processes that they start, compile the same small programs.
 _cache = tempfile.TemporaryDirectory(prefix="guidedflow-tests-jax-", ignore_cleanup_errors=True)
 os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name

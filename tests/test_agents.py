@@ -14,7 +14,7 @@ from guidedflow.errors import UserError
 from guidedflow.settings import Range
 from guidedflow.training.loop import init_agents, select
 
-SMALL = {"hidden": (16, 16), "flow_steps": 2}
+SMALL = {"hidden": (12,), "flow_steps": 2}
 
 
 def small_config(name, **changes):
@@ -22,14 +22,14 @@ def small_config(name, **changes):
     return AGENTS[name].config_class(**{k: v for k, v in {**SMALL, **changes}.items() if k in known})
 
 
-@pytest.fixture(params=list(AGENTS))
+@pytest.fixture(params=list(AGENTS), scope="module")
 def name(request):
     return request.param
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def agent(name):
-    return AGENTS[name].init(small_config(name), SPEC, jax.random.key(0))
+    return select(init_agents(name, small_config(name), SPEC, [0]), 0)
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_policies_act_batched_and_single_within_the_box(agent):
     policies = agent.policies()
     assert tuple(policies) == agent.policy_names
     s = np.random.default_rng(0).normal(size=(7, *SPEC.observation_shape)).astype(np.float32)
-    for act in policies.values():
+    for act in map(jax.jit, policies.values()):
         actions = np.asarray(act(s, jax.random.key(0)))
         assert actions.shape == (7, SPEC.action_size)
         assert np.abs(actions).max() <= 1.0
@@ -64,12 +64,16 @@ def test_policies_act_batched_and_single_within_the_box(agent):
 
 def test_seeds_and_float_settings_vmap(name, batch):
     agents = init_agents(name, small_config(name), SPEC, [0, 1])
-    config = jax.tree.map(lambda leaf: leaf * jnp.array([1.0, 0.5]), agents.config)
+    config = jax.tree.map(lambda leaf: leaf * jnp.array([1.0, 0.5]), agents.config)  # Two settings at once, too.
     agents = dataclasses.replace(agents, config=config)
     keys = jnp.stack([jax.random.key(5), jax.random.key(6)])
-    together, _ = jax.vmap(lambda agent, key: agent.update(batch, key))(agents, keys)
+
+    def update(agent, key):
+        return agent.update(batch, key)[0]
+
+    together = jax.jit(jax.vmap(update))(agents, keys)
     for i in range(2):
-        alone, _ = select(agents, i).update(batch, keys[i])
+        alone = jax.jit(update)(select(agents, i), keys[i])
         for x, y in zip(jax.tree.leaves(select(together, i)), jax.tree.leaves(alone), strict=True):
             np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-5)
 

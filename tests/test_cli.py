@@ -70,6 +70,7 @@ def test_lists(run):
     listed = json.loads(out)
     assert (code, len(listed), len({task["category"] for task in listed})) == (0, 144, 27)
     code, out, _ = run("agents")
+    assert [line.split()[0] for line in out.splitlines()] == ["gfp", "fql", "rebrac", "brac", "iql", "ifql", "bc"]
     assert "actor, vabc" in out
 
 

@@ -18,10 +18,12 @@ import guidedflow as gf
 from guidedflow.agents import AGENTS
 from guidedflow.api import _load_agents
 from guidedflow.errors import UserError
+from guidedflow.tasks import find_task
 from guidedflow.training.loop import fit, init_agents, run_chunk, select
 from guidedflow.training.record import RunFolder
+from guidedflow.training.settings import resolve
 
-SMALL = {"hidden": (16, 16), "batch_size": 16, "log_every": 10}
+SMALL = {"hidden": (12,), "batch_size": 16, "log_every": 10}
 
 
 def small(name):
@@ -217,10 +219,19 @@ def test_the_folder_says_where_each_setting_came_from(own_dataset, cube_data, tm
     assert (run.path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_published_settings_are_the_authors_row():
-    from guidedflow.tasks import find_task
-    from guidedflow.training.settings import resolve
+def test_tuned_settings_come_with_the_conventions_that_they_were_tuned_for():
+    fql = resolve("fql", "quick", find_task("cube-single-noisy-singletask-task1-v0"), {})
+    assert (fql.config.alpha, fql.config.normalize_q, fql.config.hidden) == (30.0, False, (256, 256, 256))
+    untuned = resolve(
+        "fql", "published", find_task("cube-single-noisy-singletask-task1-v0")._replace(id="other-v0"), {}
+    )
+    assert (untuned.tuned, untuned.config.normalize_q) == (False, True)
+    iql = resolve("iql", "published", find_task("cube-triple-play-singletask-task1-v0"), {"expectile": 0.7})
+    assert (iql.config.alpha, iql.config.expectile, iql.config.hidden) == (1.0, 0.7, (256,) * 4)
+    assert iql.sources["expectile"] == "flag"
 
+
+def test_published_settings_are_the_authors_row():
     resolved = resolve("gfp", "published", find_task("cube-triple-noisy-singletask-task1-v0"), {})
     assert (resolved.train.steps, resolved.train.batch_size) == (1_000_000, 1024)
     config = resolved.config

@@ -143,6 +143,8 @@ def train(
         Path(run_dir) if run_dir is not None else _new_run_dir(name, agent, preset),
         _run_config(known_task, preset, resolved, dataset, data_source),
     )
+    if known_task is not None and not resolved.tuned:
+        on_notice(f"nobody published settings of {agent} for {known_task.dataset}; its defaults are used")
     batch_size = resolved.train.batch_size
     if batch_size > dataset.size:
         on_notice(

@@ -42,8 +42,8 @@ class Agent(eqx.Module):
     """A frozen pytree of networks, targets and optimiser state. Everything in it is an array or static, so it vmaps."""
 
     config_class: ClassVar[type]
-    """The algorithm's settings, decorated with ``hyperparameters``; its ``published`` holds what the published numbers
-    used besides the tuned row."""
+    """The algorithm's settings, decorated with ``hyperparameters``. Its ``tuned_with`` holds what the code behind the
+    published numbers did differently from this class's defaults: a tuned row makes sense together with it only."""
     policy_names: ClassVar[tuple[str, ...]]
     """What ``policies`` returns, the main policy first."""
     paper: ClassVar[str]

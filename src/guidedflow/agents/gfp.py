@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from guidedflow.agents.agent import Agent, Metrics, Policy, adam_init, adam_step, frozen, hyperparameters
 from guidedflow.nn.actor import NoiseActor
 from guidedflow.nn.critic import Aggregate, Critic, aggregate
-from guidedflow.nn.flow import VelocityField, integrate, straight_path
+from guidedflow.nn.flow import VelocityField, integrate, matching_error
 from guidedflow.settings import Count, InnerFraction, NonNegative, Positive, Sizes
 from guidedflow.types import Batch, Spec
 
@@ -25,8 +25,7 @@ Reference = Literal["actor", "vabc", "mean", "min", "max"]
 class GFPConfig:
     """Settings of GFP."""
 
-    published: ClassVar[dict[str, str]] = {"vabc_target_at": "current"}
-    """What the code behind the published numbers did differently from the paper."""
+    tuned_with: ClassVar[dict[str, object]] = {"vabc_target_at": "current"}
 
     alpha: NonNegative = 3.0
     """alpha: weight of the distillation term in the actor's loss."""
@@ -136,9 +135,7 @@ def vabc_loss(
     flow: VelocityField, batch: Batch, g: Float[Array, " B"], noise: Noise
 ) -> tuple[Float[Array, ""], Metrics]:
     """L_VaBC = mean over batch of g (mean over dimensions of (v_omega(t, s, x_t) - (a - eps))^2)."""
-    x, velocity = straight_path(noise.eps, batch.actions, noise.t)
-    error = jnp.square(flow.at(batch.observations)(noise.t, x) - velocity).mean(-1)
-    loss = (g * error).mean()
+    loss = (g * matching_error(flow, batch.observations, batch.actions, noise.eps, noise.t)).mean()
     return loss, {"vabc_loss": loss, "guidance": g.mean(), "guidance_above_half": (g > 0.5).mean()}
 
 
@@ -207,11 +204,7 @@ class GFP(Agent):
     def policies(self) -> dict[str, Policy]:
         """``actor``: clip(mu_theta(s, z)); ``vabc``: mu_omega(s, z); fresh noise z at every call."""
         actor, flow, steps = self.networks.actor, self.networks.flow, self.config.flow_steps
-
-        def noise(observations: Array, key: PRNGKeyArray) -> Float[Array, "B act"]:
-            return jax.random.normal(key, (observations.shape[0], actor.net.biases[-1].shape[0]))
-
         return {
-            "actor": lambda s, key: jnp.clip(actor(s, noise(s, key)), -1.0, 1.0),
-            "vabc": lambda s, key: integrate(flow.at(s), noise(s, key), steps),
+            "actor": lambda s, key: jnp.clip(actor(s, flow.noise(s, key)), -1.0, 1.0),
+            "vabc": lambda s, key: integrate(flow.at(s), flow.noise(s, key), steps),
         }

@@ -22,3 +22,24 @@ class NoiseActor(eqx.Module):
     ) -> Float[Array, "*batch act"]:
         """The action for each row of noise, before clipping to [-1, 1]."""
         return self.net(jnp.concatenate([observations, noise], axis=-1))
+
+
+class MeanActor(eqx.Module):
+    """An action for each observation, without noise: the mean of IQL's Gaussian, or through a tanh ReBRAC's actor.
+
+    The last layer starts a hundred times smaller than the others, so that the first actions are near zero.
+    """
+
+    net: MLP
+    squash: bool = eqx.field(static=True)
+
+    def __init__(
+        self, observation_size: int, action_size: int, hidden: Sequence[int], *, squash: bool, key: PRNGKeyArray
+    ):
+        self.net = MLP(observation_size, hidden, action_size, key=key, final_scale=0.01)
+        self.squash = squash
+
+    def __call__(self, observations: Float[Array, "*batch obs"]) -> Float[Array, "*batch act"]:
+        """The action for each row; inside (-1, 1) if squashed, else anywhere."""
+        actions = self.net(observations)
+        return jnp.tanh(actions) if self.squash else actions

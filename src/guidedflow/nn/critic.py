@@ -1,4 +1,4 @@
-"""Critics: an ensemble of Q(s, a)."""
+"""Critics, an ensemble of Q(s, a), and the value function V(s)."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from guidedflow.nn.mlp import MLP
+from guidedflow.types import Batch
 
 Aggregate = Literal["mean", "min"]
 ENSEMBLE_SIZE = 2
@@ -31,6 +32,45 @@ class Critic(eqx.Module):
         """The value that each member gives each pair."""
         pairs = jnp.concatenate([observations, actions], axis=-1)
         return jnp.stack([member(pairs)[..., 0] for member in self.members])
+
+
+class ValueFunction(eqx.Module):
+    """V(s): an MLP with LayerNorm."""
+
+    net: MLP
+
+    def __init__(self, observation_size: int, hidden: Sequence[int], *, key: PRNGKeyArray):
+        self.net = MLP(observation_size, hidden, 1, key=key, layer_norm=True)
+
+    def __call__(self, observations: Float[Array, "*batch obs"]) -> Float[Array, "*batch"]:
+        """The value of each row."""
+        return self.net(observations)[..., 0]
+
+
+def expectile_error(u: Float[Array, "*batch"], expectile: Float[Array, ""] | float) -> Float[Array, "*batch"]:
+    """|tau_e - 1(u < 0)| u^2: the loss whose minimiser is the tau_e-expectile (Kostrikov et al., 2022, eq. 5)."""
+    return jnp.where(u >= 0, expectile, 1.0 - expectile) * jnp.square(u)
+
+
+def implicit_q_losses(
+    critic: Critic,
+    value: ValueFunction,
+    target_critic: Critic,
+    batch: Batch,
+    discount: Float[Array, ""] | float,
+    expectile: Float[Array, ""] | float,
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """L_V + L_Q of implicit Q-learning (Kostrikov et al., 2022, eq. 5 and 6), which IQL and IFQL share.
+
+    L_V = mean of the expectile error of min_i Qbar_i(s, a) - V(s); L_Q = mean over the batch of the sum over members of
+    (Q_i(s, a) - r - discount m V(s'))^2. Each reaches its own network only.
+    """
+    q_target = jax.lax.stop_gradient(target_critic(batch.observations, batch.actions).min(0))
+    l_value = expectile_error(q_target - value(batch.observations), expectile).mean()
+    y = jax.lax.stop_gradient(batch.rewards + discount * batch.masks * value(batch.next_observations))
+    q = critic(batch.observations, batch.actions)
+    l_critic = jnp.square(q - y).sum(0).mean()
+    return l_value + l_critic, {"value_loss": l_value, "critic_loss": l_critic, "q_data": q.mean()}
 
 
 def aggregate(values: Float[Array, "members *batch"], how: Aggregate) -> Float[Array, "*batch"]:

@@ -7,7 +7,7 @@ from typing import Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
 from guidedflow.nn.mlp import MLP
 
@@ -51,6 +51,10 @@ class VelocityField(eqx.Module):
         self.net = MLP(observation_size + action_size + time_size, hidden, action_size, key=key)
         self.time = time
 
+    def noise(self, observations: Shaped[Array, "B *obs"], key: PRNGKeyArray) -> Float[Array, "B act"]:
+        """Noise z for a batch of observations: where a flow to their actions starts."""
+        return jax.random.normal(key, (observations.shape[0], self.net.biases[-1].shape[0]))
+
     def at(self, observations: Float[Array, "*batch obs"]) -> Velocity:
         """The velocity at fixed observations; their share of the first layer is computed once, not at every t."""
         size = observations.shape[-1]
@@ -73,3 +77,15 @@ def integrate(velocity: Velocity, noise: Float[Array, "*batch act"], steps: int)
         return x + velocity(t, x) / steps
 
     return jnp.clip(jax.lax.fori_loop(0, steps, step, noise), -1.0, 1.0)
+
+
+def matching_error(
+    field: VelocityField,
+    observations: Float[Array, "*batch obs"],
+    actions: Float[Array, "*batch act"],
+    noise: Float[Array, "*batch act"],
+    t: Float[Array, "*batch 1"],
+) -> Float[Array, "*batch"]:
+    """Flow matching: mean over dimensions of (v_omega(t, s, x_t) - (a - eps))^2, for each row."""
+    x, velocity = straight_path(noise, actions, t)
+    return jnp.square(field.at(observations)(t, x) - velocity).mean(-1)

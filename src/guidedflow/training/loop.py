@@ -84,6 +84,9 @@ def run_chunk(
 
         return jax.lax.scan(one_step, agent, start + jnp.arange(length))
 
+    if jax.default_backend() == "cpu":
+        # One after the other: a core has nothing to gain from wider products, and conditions stay conditions.
+        return jax.lax.map(lambda both: train_one(*both), (agents, keys))
     return jax.vmap(train_one)(agents, keys)
 
 

@@ -44,6 +44,8 @@ class Resolved(NamedTuple):
     train: TrainSettings
     config: Any
     sources: dict[str, str]
+    tuned: bool
+    """Whether the papers' authors tuned the algorithm for the task."""
 
 
 QUICK: dict[str, Any] = {
@@ -52,7 +54,8 @@ QUICK: dict[str, Any] = {
     "eval_every": 5_000,
     "eval_episodes": 50,
     "save_every": 5_000,
-    # Half the flow integrations of the tuned "mean", for the same success at this size (docs/benchmarks.md).
+    # Few steps: larger ones, and half the flow integrations of the tuned target "mean" (docs/benchmarks.md).
+    "learning_rate": 1e-3,
     "target_agg": "actor",
 }
 
@@ -84,11 +87,11 @@ def resolve(
         raise UserError(f"preset: expected quick or published, found {preset!r}")
     config_class = AGENTS[agent].config_class
     known = {field.name: owner for owner in (TrainSettings, config_class) for field in dataclasses.fields(owner)}
-    tuned = (published_settings(agent, task.dataset) if task else None) or {}
-    layers: list[tuple[str, Mapping[str, Any]]] = [("authors' tuning", tuned)]
-    if preset == "published":
-        layers.append(("preset published", config_class.published))  # type: ignore[attr-defined]
-    else:
+    row = published_settings(agent, task.dataset) if task else None
+    layers: list[tuple[str, Mapping[str, Any]]] = []
+    if row is not None:
+        layers.append(("authors' tuning", {**config_class.tuned_with, **row}))  # type: ignore[attr-defined]
+    if preset == "quick":
         layers.append(("preset quick", QUICK))
     unknown = [name for name in explicit if name not in known]
     if unknown:
@@ -105,7 +108,7 @@ def resolve(
     config = config_class(**{n: v for n, v in values.items() if known[n] is config_class})
     check_settings(settings)
     check(config)
-    return Resolved(agent, settings, config, sources)
+    return Resolved(agent, settings, config, sources, tuned=row is not None)
 
 
 def check_settings(settings: TrainSettings) -> None:

@@ -1,0 +1,145 @@
+"""Flow Q-Learning (Park et al., ICML 2025, arXiv 2502.02538). Symbols as in docs/algorithms.md.
+
+A flow policy clones the data; a one-step actor is distilled from it and climbs the critic at the same time.
+"""
+
+from typing import ClassVar, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from guidedflow.agents.agent import Agent, Metrics, Policy, adam_init, adam_step, frozen, hyperparameters
+from guidedflow.nn.actor import NoiseActor
+from guidedflow.nn.critic import Aggregate, Critic, aggregate
+from guidedflow.nn.flow import VelocityField, integrate, matching_error
+from guidedflow.settings import Count, InnerFraction, NonNegative, Positive, Sizes
+from guidedflow.types import Batch, Spec
+
+
+@hyperparameters
+class FQLConfig:
+    """Settings of FQL."""
+
+    tuned_with: ClassVar[dict[str, object]] = {"normalize_q": False}
+
+    alpha: NonNegative = 3.0
+    """alpha: weight of the distillation term; the published values (3 to 30000) are for an unnormalised Q."""
+    discount: InnerFraction = 0.99
+    """gamma: discount of the Bellman backup."""
+    tau: InnerFraction = 0.005
+    """tau: rate at which the target critic follows the critic."""
+    learning_rate: Positive = 3e-4
+    """Adam's step size, for all three networks."""
+    flow_steps: Count = 10
+    """M: Euler steps of the flow policy."""
+    hidden: Sizes = (512, 512, 512, 512)
+    """Hidden layer sizes of every network."""
+    q_agg: Aggregate = "mean"
+    """How the ensemble's two values become one in the target; the actor climbs their mean."""
+    normalize_q: bool = True
+    """Whether the actor's Q term is divided by mean |Q| (lambda)."""
+
+
+class Networks(NamedTuple):
+    """What is learned by gradient; one Adam step moves all of it."""
+
+    critic: Critic
+    actor: NoiseActor
+    flow: VelocityField
+
+
+class Noise(NamedTuple):
+    """Every random number of one update."""
+
+    z_next: Float[Array, "B act"]
+    z: Float[Array, "B act"]
+    eps: Float[Array, "B act"]
+    t: Float[Array, "B 1"]
+
+
+def critic_target(
+    actor: NoiseActor, target_critic: Critic, batch: Batch, z: Float[Array, "B act"], config: FQLConfig
+) -> Float[Array, " B"]:
+    """y = r + discount m Qbar(s', clip mu_theta(s', z))."""
+    a_next = jnp.clip(actor(batch.next_observations, z), -1.0, 1.0)
+    q_next = aggregate(target_critic(batch.next_observations, a_next), config.q_agg)
+    return frozen(batch.rewards + config.discount * batch.masks * q_next)
+
+
+def critic_loss(critic: Critic, batch: Batch, y: Float[Array, " B"]) -> tuple[Float[Array, ""], Metrics]:
+    """L_C = mean over members and batch of (Q_i(s, a) - y)^2."""
+    q = critic(batch.observations, batch.actions)
+    loss = jnp.square(q - y).mean()
+    return loss, {"critic_loss": loss, "q_data": q.mean()}
+
+
+def actor_loss(
+    actor: NoiseActor, critic: Critic, flow: VelocityField, batch: Batch, z: Float[Array, "B act"], config: FQLConfig
+) -> tuple[Float[Array, ""], Metrics]:
+    """L_A = -(1 or lambda) mean_i Q_i(s, clip a_theta) + alpha |a_theta - mu_omega(s, z)|^2; critic and flow frozen."""
+    a_theta = actor(batch.observations, z)
+    a_omega = frozen(integrate(flow.at(batch.observations), z, config.flow_steps))
+    distill = jnp.square(a_theta - a_omega).mean()
+    q = frozen(critic)(batch.observations, jnp.clip(a_theta, -1.0, 1.0)).mean(0)
+    lam = frozen(1.0 / jnp.abs(q).mean()) if config.normalize_q else 1.0
+    loss = -lam * q.mean() + config.alpha * distill
+    return loss, {"actor_loss": loss, "distill": distill, "q_actor": q.mean()}
+
+
+def total_loss(
+    networks: Networks, target_critic: Critic, batch: Batch, noise: Noise, config: FQLConfig
+) -> tuple[Float[Array, ""], Metrics]:
+    """L_C + L_A + the flow-matching loss at the same parameters; each reaches its own network only."""
+    critic, actor, flow = networks
+    y = critic_target(actor, target_critic, batch, noise.z_next, config)
+    l_critic, critic_metrics = critic_loss(critic, batch, y)
+    l_actor, actor_metrics = actor_loss(actor, critic, flow, batch, noise.z, config)
+    l_flow = matching_error(flow, batch.observations, batch.actions, noise.eps, noise.t).mean()
+    return l_critic + l_actor + l_flow, {**critic_metrics, **actor_metrics, "flow_loss": l_flow}
+
+
+class FQL(Agent):
+    """Flow Q-Learning. Policies: ``actor`` (one network pass) and ``flow`` (M passes, plain cloning)."""
+
+    config_class: ClassVar[type] = FQLConfig
+    policy_names: ClassVar[tuple[str, ...]] = ("actor", "flow")
+    paper: ClassVar[str] = "Flow Q-Learning (Park et al., ICML 2025, arXiv 2502.02538)"
+
+    config: FQLConfig
+    networks: Networks
+    target_critic: Critic
+    optimizer: optax.ScaleByAdamState
+
+    @classmethod
+    def build(cls, config: FQLConfig, spec: Spec, key: PRNGKeyArray) -> Self:
+        """Three networks of ``config.hidden``; the flow sees the raw time."""
+        (n,), d = spec.observation_shape, spec.action_size
+        keys = jax.random.split(key, 3)
+        networks = Networks(
+            Critic(n, d, config.hidden, key=keys[0]),
+            NoiseActor(n, d, config.hidden, key=keys[1]),
+            VelocityField(n, d, config.hidden, time="raw", key=keys[2]),
+        )
+        return cls(config, networks, networks.critic, adam_init(networks))
+
+    def update(self, batch: Batch, key: PRNGKeyArray) -> tuple[Self, Metrics]:
+        """One Adam step on all three networks, then the target critic moves towards the new critic by tau."""
+        *normal_keys, t_key = jax.random.split(key, 4)
+        z_next, z, eps = (jax.random.normal(k, batch.actions.shape) for k in normal_keys)
+        noise = Noise(z_next, z, eps, jax.random.uniform(t_key, (*batch.rewards.shape, 1)))
+        gradients, metrics = jax.grad(total_loss, has_aux=True)(
+            self.networks, self.target_critic, batch, noise, self.config
+        )
+        networks, optimizer = adam_step(self.networks, gradients, self.optimizer, self.config.learning_rate)
+        target_critic = optax.incremental_update(networks.critic, self.target_critic, self.config.tau)
+        return type(self)(self.config, networks, target_critic, optimizer), metrics
+
+    def policies(self) -> dict[str, Policy]:
+        """``actor``: clip(mu_theta(s, z)); ``flow``: mu_omega(s, z); fresh noise z at every call."""
+        actor, flow, steps = self.networks.actor, self.networks.flow, self.config.flow_steps
+        return {
+            "actor": lambda s, key: jnp.clip(actor(s, flow.noise(s, key)), -1.0, 1.0),
+            "flow": lambda s, key: integrate(flow.at(s), flow.noise(s, key), steps),
+        }

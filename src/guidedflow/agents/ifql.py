@@ -1,0 +1,122 @@
+"""IFQL, the flow version of IDQL (Hansen-Estruch et al., 2023, arXiv 2304.10573). Symbols as in docs/algorithms.md.
+
+Values as in IQL; a flow policy clones the data; acting draws several actions from it and takes the best valued.
+"""
+
+from typing import ClassVar, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray, Shaped
+
+from guidedflow.agents.agent import Agent, Metrics, Policy, adam_init, adam_step, hyperparameters
+from guidedflow.nn.critic import Critic, ValueFunction, implicit_q_losses
+from guidedflow.nn.flow import VelocityField, integrate, matching_error
+from guidedflow.settings import Count, InnerFraction, Positive, Sizes
+from guidedflow.types import Batch, Spec
+
+
+@hyperparameters
+class IFQLConfig:
+    """Settings of IFQL."""
+
+    tuned_with: ClassVar[dict[str, object]] = {}
+
+    expectile: InnerFraction = 0.9
+    """tau_e: expectile of the value regression."""
+    candidates: Count = 32
+    """Actions drawn from the flow at every step, of which the best valued is taken."""
+    discount: InnerFraction = 0.99
+    """gamma: discount of the Bellman backup."""
+    tau: InnerFraction = 0.005
+    """tau: rate at which the target critic follows the critic."""
+    learning_rate: Positive = 3e-4
+    """Adam's step size, for all three networks."""
+    flow_steps: Count = 10
+    """M: Euler steps of the flow policy."""
+    hidden: Sizes = (512, 512, 512, 512)
+    """Hidden layer sizes of every network."""
+
+
+class Networks(NamedTuple):
+    """What is learned by gradient; one Adam step moves all of it."""
+
+    critic: Critic
+    value: ValueFunction
+    flow: VelocityField
+
+
+def total_loss(
+    networks: Networks,
+    target_critic: Critic,
+    batch: Batch,
+    eps: Float[Array, "B act"],
+    t: Float[Array, "B 1"],
+    config: IFQLConfig,
+) -> tuple[Float[Array, ""], Metrics]:
+    """IQL's L_V + L_Q, and flow matching, at the same parameters; each reaches its own network only."""
+    l_implicit, metrics = implicit_q_losses(
+        networks.critic, networks.value, target_critic, batch, config.discount, config.expectile
+    )
+    l_flow = matching_error(networks.flow, batch.observations, batch.actions, eps, t).mean()
+    return l_implicit + l_flow, {**metrics, "flow_loss": l_flow}
+
+
+def best_of(
+    flow: VelocityField,
+    critic: Critic,
+    observations: Shaped[Array, "B obs"],
+    noise: Float[Array, "N B act"],
+    flow_steps: int,
+) -> Float[Array, "B act"]:
+    """Of N actions mu_omega(s, z), the one with the largest min_i Q_i."""
+    repeated = jnp.broadcast_to(observations, (noise.shape[0], *observations.shape))
+    actions = integrate(flow.at(repeated), noise, flow_steps)
+    best = critic(repeated, actions).min(0).argmax(0)
+    return jnp.take_along_axis(actions, best[None, :, None], axis=0)[0]
+
+
+class IFQL(Agent):
+    """IFQL. Policy: ``flow``, the best valued of several of its actions."""
+
+    config_class: ClassVar[type] = IFQLConfig
+    policy_names: ClassVar[tuple[str, ...]] = ("flow",)
+    paper: ClassVar[str] = "IDQL (Hansen-Estruch et al., 2023, arXiv 2304.10573) with a flow, as in Flow Q-Learning"
+
+    config: IFQLConfig
+    networks: Networks
+    target_critic: Critic
+    optimizer: optax.ScaleByAdamState
+
+    @classmethod
+    def build(cls, config: IFQLConfig, spec: Spec, key: PRNGKeyArray) -> Self:
+        """Three networks of ``config.hidden``; the flow sees the raw time."""
+        (n,), d = spec.observation_shape, spec.action_size
+        critic_key, value_key, flow_key = jax.random.split(key, 3)
+        critic = Critic(n, d, config.hidden, key=critic_key)
+        value = ValueFunction(n, config.hidden, key=value_key)
+        networks = Networks(critic, value, VelocityField(n, d, config.hidden, time="raw", key=flow_key))
+        return cls(config, networks, critic, adam_init(networks))
+
+    def update(self, batch: Batch, key: PRNGKeyArray) -> tuple[Self, Metrics]:
+        """One Adam step on all three networks, then the target critic moves towards the new critic by tau."""
+        eps_key, t_key = jax.random.split(key)
+        eps = jax.random.normal(eps_key, batch.actions.shape)
+        t = jax.random.uniform(t_key, (*batch.rewards.shape, 1))
+        gradients, metrics = jax.grad(total_loss, has_aux=True)(
+            self.networks, self.target_critic, batch, eps, t, self.config
+        )
+        networks, optimizer = adam_step(self.networks, gradients, self.optimizer, self.config.learning_rate)
+        target_critic = optax.incremental_update(networks.critic, self.target_critic, self.config.tau)
+        return type(self)(self.config, networks, target_critic, optimizer), metrics
+
+    def policies(self) -> dict[str, Policy]:
+        """``flow``: the best valued of ``candidates`` actions mu_omega(s, z), fresh noise at every call."""
+        critic, _, flow = self.networks
+
+        def act(s: Array, key: PRNGKeyArray) -> Float[Array, "B act"]:
+            noise = jax.vmap(lambda k: flow.noise(s, k))(jax.random.split(key, self.config.candidates))
+            return best_of(flow, critic, s, noise, self.config.flow_steps)
+
+        return {"flow": act}

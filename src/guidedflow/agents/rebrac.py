@@ -1,0 +1,146 @@
+"""ReBRAC (Tarasov et al., NeurIPS 2023, arXiv 2305.09836). Symbols as in docs/algorithms.md.
+
+TD3 with a behaviour penalty on both the actor and the critic, a deterministic actor, and delayed actor and targets.
+"""
+
+from typing import ClassVar, Self
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from guidedflow.agents.agent import Agent, Metrics, Policy, adam_init, adam_step, frozen, hyperparameters
+from guidedflow.nn.actor import MeanActor
+from guidedflow.nn.critic import Aggregate, Critic, aggregate
+from guidedflow.settings import Count, InnerFraction, NonNegative, Positive, Sizes
+from guidedflow.types import Batch, Spec
+
+
+@hyperparameters
+class ReBRACConfig:
+    """Settings of ReBRAC."""
+
+    tuned_with: ClassVar[dict[str, object]] = {}
+
+    alpha: NonNegative = 0.1
+    """alpha: weight of the actor's behaviour penalty."""
+    alpha_critic: NonNegative = 0.01
+    """alpha_critic: weight of the behaviour penalty in the critic's target."""
+    discount: InnerFraction = 0.99
+    """gamma: discount of the Bellman backup."""
+    tau: InnerFraction = 0.005
+    """tau: rate at which the targets follow, each time they move."""
+    learning_rate: Positive = 3e-4
+    """Adam's step size, for both networks."""
+    target_noise: NonNegative = 0.2
+    """Standard deviation of the noise that smooths the target action."""
+    target_noise_clip: NonNegative = 0.5
+    """Where that noise is cut off."""
+    actor_period: Count = 2
+    """The actor and all targets move once in so many steps."""
+    hidden: Sizes = (512, 512, 512, 512)
+    """Hidden layer sizes of both networks."""
+    q_agg: Aggregate = "min"
+    """How the ensemble's two values become one."""
+    normalize_q: bool = True
+    """Whether the actor's Q term is divided by mean |Q| (lambda)."""
+
+
+def critic_target(
+    target_actor: MeanActor, target_critic: Critic, batch: Batch, noise: Float[Array, "B act"], config: ReBRACConfig
+) -> Float[Array, " B"]:
+    """y = r + discount m (Qbar(s', a') - alpha_critic |a' - a+|^2), a' = clip(mu_bar(s') + clip(noise)).
+
+    The penalty is 0 where the trajectory ends at s' and there is no a+.
+    """
+    smoothing = jnp.clip(config.target_noise * noise, -config.target_noise_clip, config.target_noise_clip)
+    a_next = jnp.clip(target_actor(batch.next_observations) + smoothing, -1.0, 1.0)
+    penalty = jnp.square(a_next - jnp.where(batch.next_action_valid[:, None], batch.next_actions, a_next)).sum(-1)
+    q_next = aggregate(target_critic(batch.next_observations, a_next), config.q_agg)
+    return frozen(batch.rewards + config.discount * batch.masks * (q_next - config.alpha_critic * penalty))
+
+
+def critic_loss(critic: Critic, batch: Batch, y: Float[Array, " B"]) -> tuple[Float[Array, ""], Metrics]:
+    """L_C = mean over members and batch of (Q_i(s, a) - y)^2."""
+    q = critic(batch.observations, batch.actions)
+    loss = jnp.square(q - y).mean()
+    return loss, {"critic_loss": loss, "q_data": q.mean()}
+
+
+def actor_loss(
+    actor: MeanActor, critic: Critic, batch: Batch, config: ReBRACConfig
+) -> tuple[Float[Array, ""], Metrics]:
+    """L_A = -lambda mean Q(s, mu(s)) + alpha mean |mu(s) - a|^2, the norm summed over dimensions; critic frozen."""
+    actions = actor(batch.observations)
+    q = aggregate(frozen(critic)(batch.observations, actions), config.q_agg)
+    lam = frozen(1.0 / jnp.abs(q).mean()) if config.normalize_q else 1.0
+    cloning = jnp.square(actions - batch.actions).sum(-1).mean()
+    loss = -lam * q.mean() + config.alpha * cloning
+    return loss, {"actor_loss": loss, "cloning": cloning, "q_actor": q.mean()}
+
+
+class ReBRAC(Agent):
+    """ReBRAC. Policy: ``actor``, deterministic."""
+
+    config_class: ClassVar[type] = ReBRACConfig
+    policy_names: ClassVar[tuple[str, ...]] = ("actor",)
+    paper: ClassVar[str] = "ReBRAC (Tarasov et al., NeurIPS 2023, arXiv 2305.09836)"
+
+    config: ReBRACConfig
+    critic: Critic
+    actor: MeanActor
+    target_critic: Critic
+    target_actor: MeanActor
+    critic_optimizer: optax.ScaleByAdamState
+    actor_optimizer: optax.ScaleByAdamState
+    steps: Int[Array, ""]
+    actor_metrics: Metrics
+    """Those of the actor's last move, shown again while it rests."""
+
+    @classmethod
+    def build(cls, config: ReBRACConfig, spec: Spec, key: PRNGKeyArray) -> Self:
+        """Two networks of ``config.hidden``; each target starts equal to its network."""
+        (n,), d = spec.observation_shape, spec.action_size
+        critic_key, actor_key = jax.random.split(key)
+        critic = Critic(n, d, config.hidden, key=critic_key)
+        actor = MeanActor(n, d, config.hidden, squash=True, key=actor_key)
+        none_yet = {name: jnp.zeros(()) for name in ("actor_loss", "cloning", "q_actor")}
+        optimizers = adam_init(critic), adam_init(actor)
+        return cls(config, critic, actor, critic, actor, *optimizers, jnp.int32(0), none_yet)
+
+    def update(self, batch: Batch, key: PRNGKeyArray) -> tuple[Self, Metrics]:
+        """One Adam step on the critic; every ``actor_period``-th time also on the actor, and the targets move.
+
+        The actor's loss is taken at the parameters from before the step, the critic's included. Between its moves
+        the actor's optimiser rests entirely. (In the code behind the published numbers its momentum went on.)
+        """
+        config, steps = self.config, self.steps + 1
+        noise = jax.random.normal(key, batch.actions.shape)
+        y = critic_target(self.target_actor, self.target_critic, batch, noise, config)
+        gradients, metrics = jax.grad(critic_loss, has_aux=True)(self.critic, batch, y)
+        critic, critic_optimizer = adam_step(self.critic, gradients, self.critic_optimizer, config.learning_rate)
+
+        def move() -> tuple[MeanActor, optax.ScaleByAdamState, Critic, MeanActor, Metrics]:
+            gradients, metrics = jax.grad(actor_loss, has_aux=True)(self.actor, self.critic, batch, config)
+            actor, optimizer = adam_step(self.actor, gradients, self.actor_optimizer, config.learning_rate)
+            target_critic = optax.incremental_update(critic, self.target_critic, config.tau)
+            target_actor = optax.incremental_update(actor, self.target_actor, config.tau)
+            return actor, optimizer, target_critic, target_actor, metrics
+
+        def rest() -> tuple[MeanActor, optax.ScaleByAdamState, Critic, MeanActor, Metrics]:
+            return self.actor, self.actor_optimizer, self.target_critic, self.target_actor, self.actor_metrics
+
+        actor, actor_optimizer, target_critic, target_actor, actor_metrics = jax.lax.cond(
+            steps % config.actor_period == 0, move, rest
+        )
+        optimizers = critic_optimizer, actor_optimizer
+        targets = target_critic, target_actor
+        return type(self)(config, critic, actor, *targets, *optimizers, steps, actor_metrics), {
+            **metrics,
+            **actor_metrics,
+        }
+
+    def policies(self) -> dict[str, Policy]:
+        """``actor``: mu(s), which a tanh keeps inside [-1, 1]."""
+        return {"actor": lambda s, key: self.actor(s)}
