@@ -22,7 +22,8 @@ from oracles import gfp as oracle
 from oracles import networks as oracle_nn
 
 from guidedflow.agents import gfp
-from guidedflow.agents.gfp import GFP, GFPConfig, Noise
+from guidedflow.agents.gfp import GFP, GFPConfig
+from guidedflow.nn.flow import Noise
 
 REFERENCES = ("actor", "vabc", "mean", "min", "max")
 TARGETS = list(itertools.product(("mean", "min"), REFERENCES, ("next", "current")))
@@ -158,9 +159,7 @@ def test_several_adam_steps_match_the_oracle():
         network = to_oracle(agent.networks.actor.net)
         m = v = oracle_nn.map_leaves(np.zeros_like, network)
         for count in range(3):
-            keys = jax.random.split(jax.random.key(count), 4)
-            z_next, z, eps = (jax.random.normal(k, batch.actions.shape) for k in keys[:3])
-            noise = Noise(z_next, z, eps, jax.random.uniform(keys[3], (32, 1)))
+            noise = Noise.draw(jax.random.key(count), batch.actions)
             gradients, _ = jax.grad(gfp.total_loss, has_aux=True)(
                 agent.networks, agent.target_critic, batch, noise, agent.config
             )

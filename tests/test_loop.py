@@ -208,7 +208,7 @@ def test_the_folder_says_where_each_setting_came_from(own_dataset, cube_data, tm
     assert saved["config"]["alpha"] == 10.0
     sources = {name: saved["sources"][name] for name in ("eta", "alpha", "eval_every", "tau", "target_agg")}
     assert sources == {
-        "eta": "flag",
+        "eta": "given",
         "alpha": "authors' tuning",
         "eval_every": "preset quick",
         "tau": "default",
@@ -228,7 +228,7 @@ def test_tuned_settings_come_with_the_conventions_that_they_were_tuned_for():
     assert (untuned.tuned, untuned.config.normalize_q) == (False, True)
     iql = resolve("iql", "published", find_task("cube-triple-play-singletask-task1-v0"), {"expectile": 0.7})
     assert (iql.config.alpha, iql.config.expectile, iql.config.hidden) == (1.0, 0.7, (256,) * 4)
-    assert iql.sources["expectile"] == "flag"
+    assert iql.sources["expectile"] == "given"
 
 
 def test_published_settings_are_the_authors_row():

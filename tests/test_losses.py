@@ -23,6 +23,7 @@ from oracles import networks as oracle_nn
 from oracles import rebrac as rebrac_oracle
 
 from guidedflow.agents import AGENTS, bc, brac, fql, ifql, iql, rebrac
+from guidedflow.nn.flow import Noise
 
 BATCH = random_batch(4)
 DATA = oracle_batch(BATCH)
@@ -46,7 +47,7 @@ def gradients_and_metrics(loss, networks, *arguments):
 def test_fql(q_agg, normalize_q):
     with double_precision():
         config, agent, batch = build("fql", q_agg=q_agg, normalize_q=normalize_q, alpha=1.3, discount=0.9, flow_steps=4)
-        networks, noise = agent.networks, as_double(fql.Noise(Z_NEXT, Z, EPS, T))
+        networks, noise = agent.networks, as_double(Noise(Z_NEXT, Z, EPS, T))
         y = fql.critic_target(networks.actor, agent.target_critic, batch, noise.z_next, config)
         gradients, metrics = gradients_and_metrics(fql.total_loss, networks, agent.target_critic, batch, noise, config)
     members, actor, flow = critics(networks.critic), to_oracle(networks.actor.net), to_oracle(networks.flow.net)

@@ -5,6 +5,7 @@ import difflib
 import errno
 import functools
 import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
@@ -18,6 +19,8 @@ from guidedflow.errors import UserError
 from guidedflow.processes import HelperDied
 
 # Heavy libraries are imported by the commands that use them: `guidedflow --help` must not wait for JAX.
+
+CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EFBIG, errno.EPERM)
 
 USAGE = """\
 usage: guidedflow COMMAND [options]        (guidedflow COMMAND --help tells more)
@@ -34,23 +37,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(_fail(str(error)))
     except HelperDied as error:
         sys.exit(_fail(f"{error}; is there memory left? what was finished is kept"))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Or Python complains while it exits.
+        sys.exit(141)
     except OSError as error:
-        if error.errno not in (
-            errno.ENOSPC,
-            errno.EDQUOT,
-            errno.EACCES,
-            errno.EROFS,
-            errno.EFBIG,
-            errno.EPERM,
-        ):
+        if error.errno not in CANNOT_WRITE:
             raise
         sys.exit(_fail(f"{error.filename or 'output'}: cannot be written: {error.strerror}"))
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         sys.exit(130)
-    except BrokenPipeError:
-        sys.stderr.close()  # The reader of our output is gone; there is nobody to tell.
-        sys.exit(0)
 
 
 def _fail(message: str) -> int:
@@ -212,11 +208,10 @@ class _ProgressLine:
         self._bar.stop()
 
     def __call__(self, progress: Any) -> None:
-        success = " ".join(
-            f"{row['policy']} {row['success']:.0%}"
-            for row in progress.evaluations
-            if row["seed"] == progress.evaluations[0]["seed"]
-        )
+        rates: dict[str, list[float]] = {}
+        for row in progress.evaluations:
+            rates.setdefault(row["policy"], []).append(row["success"])
+        success = " ".join(f"{policy} {sum(found) / len(found):.0%}" for policy, found in rates.items())
         if self._task is None:
             self._task = self._bar.add_task(
                 "", total=progress.steps, completed=progress.step, rate=0.0, losses="", success=""

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from guidedflow.agents.agent import Agent, Metrics, Policy, adam_init, adam_step, frozen, hyperparameters
 from guidedflow.nn.actor import MeanActor
-from guidedflow.nn.critic import Aggregate, Critic, aggregate
+from guidedflow.nn.critic import Aggregate, Critic, aggregate, critic_loss
 from guidedflow.settings import InnerFraction, NonNegative, Positive, Sizes
 from guidedflow.types import Batch, Spec
 
@@ -57,16 +57,13 @@ def total_loss(
     networks: Networks, targets: Networks, batch: Batch, config: BRACConfig
 ) -> tuple[Float[Array, ""], Metrics]:
     """L_C = mean (Q_i(s, a) - y)^2, plus L_A = -(1 or lambda) Q(s, mu(s)) + alpha |mu(s) - a|^2; L_A freezes Q."""
-    q_data = networks.critic(batch.observations, batch.actions)
-    l_critic = jnp.square(q_data - critic_target(targets, batch, config)).mean()
-
+    l_critic, critic_metrics = critic_loss(networks.critic, batch, critic_target(targets, batch, config))
     actions = networks.actor(batch.observations)
     q = aggregate(frozen(networks.critic)(batch.observations, actions), config.q_agg)
     lam = frozen(1.0 / jnp.abs(q).mean()) if config.normalize_q else 1.0
     cloning = jnp.square(actions - batch.actions).sum(-1).mean()
     l_actor = -lam * q.mean() + config.alpha * cloning
-    shown = {"critic_loss": l_critic, "actor_loss": l_actor, "q_data": q_data.mean(), "cloning": cloning}
-    return l_critic + l_actor, shown
+    return l_critic + l_actor, {**critic_metrics, "actor_loss": l_actor, "cloning": cloning}
 
 
 class BRAC(Agent):

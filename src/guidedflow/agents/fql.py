@@ -12,8 +12,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from guidedflow.agents.agent import Agent, Metrics, Policy, adam_init, adam_step, frozen, hyperparameters
 from guidedflow.nn.actor import NoiseActor
-from guidedflow.nn.critic import Aggregate, Critic, aggregate
-from guidedflow.nn.flow import VelocityField, integrate, matching_error
+from guidedflow.nn.critic import Aggregate, Critic, aggregate, critic_loss
+from guidedflow.nn.flow import Noise, VelocityField, integrate, matching_error
 from guidedflow.settings import Count, InnerFraction, NonNegative, Positive, Sizes
 from guidedflow.types import Batch, Spec
 
@@ -50,15 +50,6 @@ class Networks(NamedTuple):
     flow: VelocityField
 
 
-class Noise(NamedTuple):
-    """Every random number of one update."""
-
-    z_next: Float[Array, "B act"]
-    z: Float[Array, "B act"]
-    eps: Float[Array, "B act"]
-    t: Float[Array, "B 1"]
-
-
 def critic_target(
     actor: NoiseActor, target_critic: Critic, batch: Batch, z: Float[Array, "B act"], config: FQLConfig
 ) -> Float[Array, " B"]:
@@ -66,13 +57,6 @@ def critic_target(
     a_next = jnp.clip(actor(batch.next_observations, z), -1.0, 1.0)
     q_next = aggregate(target_critic(batch.next_observations, a_next), config.q_agg)
     return frozen(batch.rewards + config.discount * batch.masks * q_next)
-
-
-def critic_loss(critic: Critic, batch: Batch, y: Float[Array, " B"]) -> tuple[Float[Array, ""], Metrics]:
-    """L_C = mean over members and batch of (Q_i(s, a) - y)^2."""
-    q = critic(batch.observations, batch.actions)
-    loss = jnp.square(q - y).mean()
-    return loss, {"critic_loss": loss, "q_data": q.mean()}
 
 
 def actor_loss(
@@ -126,9 +110,7 @@ class FQL(Agent):
 
     def update(self, batch: Batch, key: PRNGKeyArray) -> tuple[Self, Metrics]:
         """One Adam step on all three networks, then the target critic moves towards the new critic by tau."""
-        *normal_keys, t_key = jax.random.split(key, 4)
-        z_next, z, eps = (jax.random.normal(k, batch.actions.shape) for k in normal_keys)
-        noise = Noise(z_next, z, eps, jax.random.uniform(t_key, (*batch.rewards.shape, 1)))
+        noise = Noise.draw(key, batch.actions)
         gradients, metrics = jax.grad(total_loss, has_aux=True)(
             self.networks, self.target_critic, batch, noise, self.config
         )

@@ -13,8 +13,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from guidedflow.agents.agent import Agent, Metrics, Policy, adam_init, adam_step, frozen, hyperparameters
 from guidedflow.nn.actor import NoiseActor
-from guidedflow.nn.critic import Aggregate, Critic, aggregate
-from guidedflow.nn.flow import VelocityField, integrate, matching_error
+from guidedflow.nn.critic import Aggregate, Critic, aggregate, critic_loss
+from guidedflow.nn.flow import Noise, VelocityField, integrate, matching_error
 from guidedflow.settings import Count, InnerFraction, NonNegative, Positive, Sizes
 from guidedflow.types import Batch, Spec
 
@@ -63,15 +63,6 @@ class Networks(NamedTuple):
     flow: VelocityField
 
 
-class Noise(NamedTuple):
-    """Every random number of one update."""
-
-    z_next: Float[Array, "B act"]
-    z: Float[Array, "B act"]
-    eps: Float[Array, "B act"]
-    t: Float[Array, "B 1"]
-
-
 def combine(actor: Float[Array, " B"], vabc: Float[Array, " B"], how: Reference) -> Float[Array, " B"]:
     """One value from the values of the actor's action and of the flow's."""
     return {
@@ -97,13 +88,6 @@ def critic_target(
         a_omega = integrate(networks.flow.at(s_vabc), z, config.flow_steps)
         q_omega = aggregate(target_critic(s_next, a_omega), config.q_agg)
     return frozen(batch.rewards + config.discount * batch.masks * combine(q_theta, q_omega, config.target_agg))
-
-
-def critic_loss(critic: Critic, batch: Batch, y: Float[Array, " B"]) -> tuple[Float[Array, ""], Metrics]:
-    """L_C = mean over members and batch of (Q_i(s, a) - y)^2."""
-    q = critic(batch.observations, batch.actions)
-    loss = jnp.square(q - y).mean()
-    return loss, {"critic_loss": loss, "q_data": q.mean()}
 
 
 def actor_loss(
@@ -191,9 +175,7 @@ class GFP(Agent):
 
     def update(self, batch: Batch, key: PRNGKeyArray) -> tuple[Self, Metrics]:
         """One Adam step on all three networks, then the target critic moves towards the new critic by tau."""
-        keys = jax.random.split(key, 4)
-        z_next, z, eps = (jax.random.normal(k, batch.actions.shape) for k in keys[:3])
-        noise = Noise(z_next, z, eps, t=jax.random.uniform(keys[3], (*batch.rewards.shape, 1)))
+        noise = Noise.draw(key, batch.actions)
         gradients, metrics = jax.grad(total_loss, has_aux=True)(
             self.networks, self.target_critic, batch, noise, self.config
         )

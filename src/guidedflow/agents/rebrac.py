@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from guidedflow.agents.agent import Agent, Metrics, Policy, adam_init, adam_step, frozen, hyperparameters
 from guidedflow.nn.actor import MeanActor
-from guidedflow.nn.critic import Aggregate, Critic, aggregate
+from guidedflow.nn.critic import Aggregate, Critic, aggregate, critic_loss
 from guidedflow.settings import Count, InnerFraction, NonNegative, Positive, Sizes
 from guidedflow.types import Batch, Spec
 
@@ -59,13 +59,6 @@ def critic_target(
     penalty = jnp.square(a_next - jnp.where(batch.next_action_valid[:, None], batch.next_actions, a_next)).sum(-1)
     q_next = aggregate(target_critic(batch.next_observations, a_next), config.q_agg)
     return frozen(batch.rewards + config.discount * batch.masks * (q_next - config.alpha_critic * penalty))
-
-
-def critic_loss(critic: Critic, batch: Batch, y: Float[Array, " B"]) -> tuple[Float[Array, ""], Metrics]:
-    """L_C = mean over members and batch of (Q_i(s, a) - y)^2."""
-    q = critic(batch.observations, batch.actions)
-    loss = jnp.square(q - y).mean()
-    return loss, {"critic_loss": loss, "q_data": q.mean()}
 
 
 def actor_loss(

@@ -52,6 +52,15 @@ def expectile_error(u: Float[Array, "*batch"], expectile: Float[Array, ""] | flo
     return jnp.where(u >= 0, expectile, 1.0 - expectile) * jnp.square(u)
 
 
+def critic_loss(
+    critic: Critic, batch: Batch, y: Float[Array, " B"]
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """L_C = mean over members and batch of (Q_i(s, a) - y)^2."""
+    q = critic(batch.observations, batch.actions)
+    loss = jnp.square(q - y).mean()
+    return loss, {"critic_loss": loss, "q_data": q.mean()}
+
+
 def implicit_q_losses(
     critic: Critic,
     value: ValueFunction,

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple, Self
 
 import equinox as eqx
 import jax
@@ -16,6 +16,26 @@ EMBEDDING_SIZE = 64
 
 Velocity = Callable[[Float[Array, "*batch 1"], Float[Array, "*batch act"]], Float[Array, "*batch act"]]
 """v(t, x) with the observation held fixed."""
+
+
+class Noise(NamedTuple):
+    """Every random number of an update of FQL or GFP."""
+
+    z_next: Float[Array, "B act"]
+    """Of the actions at s', in the critic's target."""
+    z: Float[Array, "B act"]
+    """Of the actions at s, the same for actor and flow."""
+    eps: Float[Array, "B act"]
+    """Where the probability path starts."""
+    t: Float[Array, "B 1"]
+    """Flow time, uniform on [0, 1]."""
+
+    @classmethod
+    def draw(cls, key: PRNGKeyArray, actions: Float[Array, "B act"]) -> Self:
+        """Fresh noise for a batch of these actions."""
+        *normal_keys, t_key = jax.random.split(key, 4)
+        z_next, z, eps = (jax.random.normal(k, actions.shape) for k in normal_keys)
+        return cls(z_next, z, eps, t=jax.random.uniform(t_key, (actions.shape[0], 1)))
 
 
 def straight_path(

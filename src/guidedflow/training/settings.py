@@ -60,14 +60,7 @@ QUICK: dict[str, Any] = {
 }
 
 
-def resolve(
-    agent: str,
-    preset: Preset,
-    task: Task | None,
-    explicit: Mapping[str, Any],
-    *,
-    explicit_source: str = "flag",
-) -> Resolved:
+def resolve(agent: str, preset: Preset, task: Task | None, explicit: Mapping[str, Any]) -> Resolved:
     """Merge the sources of settings: defaults, then the tuned row, then the preset, then what was set explicitly.
 
     Args:
@@ -76,7 +69,6 @@ def resolve(
             a small network and few steps.
         task: None for a data set without a known task, which nobody tuned.
         explicit: values by field name that win over everything.
-        explicit_source: what ``sources`` calls those.
 
     Raises:
         UserError: an unknown agent, preset or field, or a value outside its range.
@@ -96,7 +88,7 @@ def resolve(
     unknown = [name for name in explicit if name not in known]
     if unknown:
         raise UserError(f"{unknown[0]}: no such setting of {agent}; there are {', '.join(sorted(known))}")
-    layers.append((explicit_source, explicit))
+    layers.append(("given", explicit))
 
     values: dict[str, Any] = {}
     sources = dict.fromkeys(known, "default")
