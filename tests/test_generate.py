@@ -60,6 +60,7 @@ def generate_until(done: int, strike: str, directory: Path, **options: object) -
 import os, signal
 from pathlib import Path
 from guidedflow.data.generate import generate
+signal.signal(signal.SIGINT, signal.default_int_handler)  # Whoever started the tests may have it ignored.
 strike = lambda done, total: done == {done} and {strike}
 generate("cube-single-noisy", directory=Path({str(directory)!r}), progress=strike, **{options!r})
 """
