@@ -188,9 +188,9 @@ def test_data_of_a_task_is_trained_on_evaluated_and_shown(run, cube_data):
 
 def test_inspect_says_what_is_wrong(run, tmp_path):
     np.savez(tmp_path / "own.npz", **spoiled(rewards=lambda a: np.full_like(a, np.nan)))
-    code, out, _ = run("data", "inspect", "own.npz")
+    code, _, err = run("data", "inspect", "own.npz")
     assert code == 2
-    assert "problem: own.npz: rewards: expected finite numbers" in " ".join(out.split())
+    assert "problem: own.npz: rewards: expected finite numbers" in " ".join(err.split())
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")

@@ -90,13 +90,16 @@ def nan_in_row_17(array):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (broken("observations", nan_in_row_17), r"observations: expected finite numbers, found nan in row 17"),
+        (broken("observations", nan_in_row_17), r"observations: expected finite numbers .*, found nan in row 17"),
         (broken("rewards", lambda a: np.where(a == a[4], np.inf, a)), r"rewards: .* found inf in row 4"),
         (broken("actions", lambda a: a * 3), r"actions: expected values in \[-1, 1\], found .* first in row 2"),
         (broken("actions", lambda a: a[:, 0]), r"actions: expected shape \(N, action size\), found \(120,\)"),
         (broken("rewards", lambda a: a[:-1]), r"rewards: expected 120 rows as in observations, found 119"),
         (broken("rewards", lambda a: np.stack([a, a], 1)), r"rewards: expected shape \(N,\), found \(120, 2\)"),
         (broken("terminals", lambda a: a * 2), r"terminals: expected 0 or 1, found 2 in row 19"),
+        (broken("observations", lambda a: a * 1e300), r"observations: .* of float32's range, found .* in row 0"),
+        (broken("actions", lambda a: np.full(a.shape, -128, np.int8)), r"actions: .* found 128 at most"),
+        (broken("actions", lambda a: [[0.0], *a[1:].tolist()]), r"actions: expected numbers in rows of one length"),
         (broken("observations", lambda a: a.astype(str)), r"observations: expected numbers, found dtype <U"),
         (broken("observations", lambda a: a[:, :0]), r"observations: expected shape"),
         (broken("timeouts", lambda a: np.ones_like(a)), r"expected at least one transition"),

@@ -207,6 +207,13 @@ def test_an_existing_file_costs_no_request(server: Server, file: Path) -> None:
     assert len(server.log) == 1
 
 
+def test_an_existing_file_that_is_damaged_is_neither_used_nor_touched(server: Server, file: Path) -> None:
+    file.write_bytes(GOOD[:HALF])
+    with pytest.raises(UserError, match=r"expected a whole npz file.*move it away to download it anew"):
+        get(file, server.serves("/a", whole(GOOD)))
+    assert (file.read_bytes(), server.log) == (GOOD[:HALF], [])
+
+
 def test_a_broken_transfer_fetches_only_the_missing_bytes(server: Server, file: Path) -> None:
     get(file, server.serves("/a", broken, ranged(GOOD)))
     assert_complete(file)

@@ -11,7 +11,7 @@ from scipy.stats import binomtest
 
 from guidedflow.envs.make import make_env
 from guidedflow.envs.render import gl_backend
-from guidedflow.envs.vector import Outcome, VectorEnv
+from guidedflow.envs.vector import Outcome, Reset, VectorEnv
 from guidedflow.tasks import find_task, tasks
 from guidedflow.training.evaluate import Episode, evaluate, summarize, wilson_interval
 from guidedflow.types import Spec
@@ -32,8 +32,8 @@ class ScriptedEnv:
             if command is None:
                 outcomes.append(None)
                 continue
-            if isinstance(command, int):
-                self.started.append(command)
+            if isinstance(command, Reset):
+                self.started.append(command.seed)
                 self.clock[slot] = [0, self.lengths[len(self.started) - 1]]
             else:
                 self.clock[slot][0] += 1
@@ -113,7 +113,7 @@ def test_workers_see_what_one_environment_sees_without_opengl():
     observation, _ = env.reset(seed=7)
     action = np.full(5, 0.3, np.float32)
     with VectorEnv(TASK, slots=3, workers=2) as vector:
-        outcomes = vector.exchange([None, 7, None])
+        outcomes = vector.exchange([None, Reset(7), None])
         assert outcomes[0] is None
         np.testing.assert_array_equal(outcomes[1].observation, observation.astype(np.float32))
         outcomes = vector.exchange([None, action, None])
@@ -123,7 +123,7 @@ def test_workers_see_what_one_environment_sees_without_opengl():
 
 def test_a_failing_environment_says_so():
     with VectorEnv(TASK, slots=1, workers=1) as vector:
-        vector.exchange([1])
+        vector.exchange([Reset(1)])
         with pytest.raises(RuntimeError, match=r"helper process failed(.|\n)*ValueError"):
             vector.exchange([np.zeros(3, np.float32)])
 
@@ -132,7 +132,7 @@ def test_a_killed_worker_says_so():
     vector = VectorEnv(TASK, slots=1, workers=1)
     os.kill(vector._workers[0]._process.pid, 9)
     with pytest.raises(RuntimeError, match="ended unexpectedly, exit code -9"):
-        vector.exchange([1])
+        vector.exchange([Reset(1)])
     vector.close()
 
 
@@ -145,8 +145,12 @@ def test_videos_are_written(tmp_path):
 
     with VectorEnv(TASK, slots=1, workers=1, gl_backend=gl_backend(), max_episode_steps=5) as vector:
         evaluate(
-            act, vector, Spec((28,), np.dtype("float32"), 5), episodes=1, seed=0, videos=1, video_stem=tmp_path / "clip"
+            act, vector, Spec((28,), np.dtype("float32"), 5), episodes=2, seed=0, videos=1, video_stem=tmp_path / "clip"
         )
+        outcome = vector.exchange([Reset(3)])[0]
+        assert outcome is not None
+        assert outcome.frame is None  # Only what is filmed is drawn.
+    assert [path.name for path in tmp_path.iterdir()] == ["clip-episode0.gif"]
     with Image.open(tmp_path / "clip-episode0.gif") as clip:
         assert clip.size == (200, 200)
         assert clip.n_frames == 6

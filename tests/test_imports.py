@@ -1,6 +1,7 @@
 """The import table of docs/architecture.md."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,14 @@ def test_rooms_import_only_what_they_may(path):
 )
 def test_jax_is_not_imported_by_what_must_start_fast(module):
     program = f"import sys, {module}; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_the_trainer_needs_no_mujoco_and_making_data_no_jax():
+    program = "import sys, guidedflow.api; sys.exit('mujoco' in sys.modules)"
+    environment = {**os.environ, "MUJOCO_GL": "nonsense"}
+    assert subprocess.run([sys.executable, "-c", program], check=False, env=environment).returncode == 0
+    program = "import sys, guidedflow.data.generate as g; g.Collector('scene-noisy'); sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import datetime
 import functools
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -16,21 +17,20 @@ from guidedflow.agents import AGENTS, Agent
 from guidedflow.data import arrays, ogbench
 from guidedflow.data.dataset import Dataset
 from guidedflow.data.generate import FAMILIES
-from guidedflow.envs.make import Labels, label
+from guidedflow.envs.make import Labels, label, space_shapes
 from guidedflow.envs.render import NO_BACKEND, gl_backend
 from guidedflow.errors import UserError
-from guidedflow.processes import available_cores, call
+from guidedflow.processes import HelperDied, available_cores, call
 from guidedflow.seeding import derived_seed
-from guidedflow.settings import check
+from guidedflow.settings import build, check
 from guidedflow.tasks import Task, find_task
 from guidedflow.training import loop
 from guidedflow.training.checkpoint import Checkpoints
 from guidedflow.training.record import RunFolder, TensorBoard, Tracker, WeightsAndBiases, versions, write_json
-from guidedflow.training.settings import Preset, Resolved, TrainSettings, from_json, resolve, to_json
+from guidedflow.training.settings import Preset, Resolved, TrainSettings, check_settings, resolve, to_json
 from guidedflow.types import Spec
 
-# Changing these between a run and its continuation changes nothing that is learned.
-MACHINE_SETTINGS = ("workers", "wandb")
+IN_MEMORY = "arrays in memory"
 
 
 class Run(NamedTuple):
@@ -61,13 +61,16 @@ def dataset_path(task: Task, data_dir: Path | str | None = None) -> Path:
     Raises:
         UserError: there is none; the message names the commands that would get it.
     """
+    if not task.is_supported:
+        kind = task.benchmark if task.benchmark != "ogbench" else "learning from pixels"
+        raise UserError(f"task: expected a state-based OGBench task, found {task.id}; {kind} is not supported yet")
     folders = ogbench.directories(Path(data_dir) if data_dir is not None else None)
     path = ogbench.find(task.dataset, folders)
     if path is None:
         ways = [f"guidedflow data fetch {task.id}"]
         if task.dataset in FAMILIES:
             ways.insert(0, f"guidedflow data generate {task.dataset}")
-        where = f" --data-dir {data_dir}" if data_dir is not None else ""
+        where = f" --data-dir {shlex.quote(str(data_dir))}" if data_dir is not None else ""
         looked = " or ".join(str(folder) for folder in folders)
         commands = " or ".join(f"`{way}{where}`" for way in ways)
         raise UserError(f"{task.dataset}-v0.npz: expected in {looked}, found nothing; get it with {commands}")
@@ -86,12 +89,14 @@ def make_agent(name: str, spec: Spec, *, seed: int = 0, **settings: Any) -> Agen
     Raises:
         UserError: unknown agent or setting, or a value outside its range.
     """
-    resolved = resolve(name, "published", None, settings)
-    return loop.select(loop.init_agents(name, resolved.config, spec, [seed]), 0)
+    resolve(name, "published", None, {})  # Refuses an unknown name.
+    config: Any = build(AGENTS[name].config_class, settings)
+    seeds = build(TrainSettings, {"seeds": (seed,)}).seeds
+    return loop.select(loop.init_agents(name, config, spec, seeds), 0)
 
 
 def train(
-    task: str | None = None,
+    task: str | Path | None = None,
     *,
     dataset: Dataset | None = None,
     agent: str = "gfp",
@@ -124,20 +129,24 @@ def train(
         UserError: any of the above is not possible; nothing has been written then.
         Stopped: SIGINT or SIGTERM came; the run is saved and can be continued.
     """
-    known_task, data_source = None, "arrays in memory"
-    if task is not None and not task.endswith(".npz"):
-        known_task = find_task(task)
+    known_task, data_source = None, IN_MEMORY
+    if task is not None and not str(task).endswith(".npz"):
+        known_task = find_task(str(task))
     resolved = resolve(agent, preset, known_task, settings)
     workers = _workers(workers)
-    if dataset is None:
-        if known_task is not None:
-            data_source = str(dataset_path(known_task, data_dir).absolute())
-            dataset = _load_task_data(known_task, Path(data_source))
-        elif task is not None:
-            data_source = str(Path(task).absolute())
-            dataset = arrays.load(Path(task))
-        else:
-            raise UserError("train: expected a task or a dataset, found neither")
+    if wandb is not None:
+        WeightsAndBiases.check(wandb)
+    if dataset is not None:
+        _check_dataset(dataset, known_task)
+    elif known_task is not None:
+        data_source = str(dataset_path(known_task, data_dir).absolute())
+        dataset = _load_task_data(known_task, Path(data_source))
+    elif task is not None:
+        data_source = str(Path(task).absolute())
+        dataset = arrays.load(Path(task))
+    else:
+        raise UserError("train: expected a task or a dataset, found neither")
+    AGENTS[agent].check_spec(dataset.spec)
     name = known_task.id if known_task else Path(task).stem if task else "own-data"
     folder = RunFolder.create(
         Path(run_dir) if run_dir is not None else _new_run_dir(name, agent, preset),
@@ -148,7 +157,7 @@ def train(
     batch_size = resolved.train.batch_size
     if batch_size > dataset.size:
         on_notice(
-            f"batch_size {batch_size} is larger than the data ({dataset.size} transitions); it draws with replacement"
+            f"batch_size {batch_size} is larger than the data ({dataset.size} transitions): every batch repeats some"
         )
     on_notice(f"run: {folder.path}")
     return _train_in(
@@ -168,6 +177,7 @@ def resume(
     run_dir: Path | str,
     *,
     dataset: Dataset | None = None,
+    data_dir: Path | str | None = None,
     workers: int | None = None,
     wandb: Literal["online", "offline"] | None = None,
     on_progress: Callable[[loop.Progress], None] = lambda _: None,
@@ -179,6 +189,7 @@ def resume(
     Args:
         run_dir: the run's folder.
         dataset: needed again if the run was started with one in memory.
+        data_dir: where a task's data lies now, if it was moved.
         workers: as in ``train``.
         wandb: as in ``train``.
         on_progress: as in ``train``.
@@ -191,26 +202,35 @@ def resume(
     """
     folder = RunFolder(Path(run_dir))
     saved = folder.config()
+    agent, config, train_settings, task = _read_config(folder, saved)
     before = {
         **saved["settings"],
         **saved["config"],
-        **{name: saved[name] for name in ("task", "agent", "preset")},
+        **{name: saved.get(name) for name in ("task", "agent", "preset")},
     }
-    given = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
+    given: dict[str, Any] = {n: list(value) if isinstance(value, tuple) else value for n, value in settings.items()}
+    if task is None and "task" in given:  # The file's path, as it was given to ``train``.
+        before["task"], given["task"] = _source(folder, saved), str(Path(given["task"]).absolute())
     differences = [
         f"{name} {before.get(name)} -> {value}" for name, value in given.items() if before.get(name) != value
     ]
     if differences:
         raise UserError(f"{run_dir}: a run is continued with its own settings, found others: {', '.join(differences)}")
-    agent, config, train_settings, task = _read_config(saved)
-    if dataset is None:
-        source = Path(saved["data"]["source"])
-        if not source.is_absolute():
-            raise UserError(f"{run_dir}: the run was trained on {source}; pass that dataset to continue it")
-        dataset = _load_task_data(task, source) if task else arrays.load(source)
-    if dataset.fingerprint() != saved["data"]["fingerprint"]:
-        raise UserError(f"{saved['data']['source']}: expected the data that {run_dir} was started on, found other data")
     workers = _workers(workers)
+    if wandb is not None:
+        WeightsAndBiases.check(wandb)
+    source = _source(folder, saved)
+    if dataset is not None:
+        _check_dataset(dataset, task)
+    elif source == IN_MEMORY:
+        again = f"guidedflow.resume({str(run_dir)!r}, dataset=...)"
+        raise UserError(f"{run_dir}: the run was trained on arrays in memory; continue it from Python: {again}")
+    elif task is not None:
+        dataset = _load_task_data(task, Path(source) if data_dir is None else dataset_path(task, data_dir))
+    else:
+        dataset = arrays.load(Path(source) if data_dir is None else Path(data_dir) / Path(source).name)
+    if dataset.fingerprint() != saved["data"]["fingerprint"]:
+        raise UserError(f"{source}: expected the data that {run_dir} was started on, found other data")
     on_notice(f"run: {folder.path}")
     return _train_in(folder, agent, config, train_settings, dataset, task, workers, wandb, on_progress)
 
@@ -229,9 +249,14 @@ class Policy:
         """The action for one observation, or the actions for a batch of them; noise is fresh at every call.
 
         Raises:
-            UserError: the observation has another shape than the policy was trained on.
+            UserError: the observation has another shape than the policy was trained on, or is not finite.
         """
-        observations = np.asarray(observation, self.spec.observation_dtype)
+        try:
+            observations = np.asarray(observation, self.spec.observation_dtype)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"observation: expected numbers of one shape, found: {error}") from error
+        if not np.isfinite(observations).all():
+            raise UserError("observation: expected finite numbers, found NaN or infinity")
         shape = self.spec.observation_shape
         batched = observations.ndim == len(shape) + 1
         if observations.shape[int(batched) :] != shape:
@@ -256,8 +281,7 @@ def load_policy(
     Raises:
         UserError: no such run, policy, seed or checkpoint; the message lists what there is.
     """
-    saved = RunFolder(Path(run_dir)).config()
-    agents, settings, spec, _ = _load_agents(Path(run_dir), saved, checkpoint)
+    agents, settings, spec, _ = _load_agents(RunFolder(Path(run_dir)), checkpoint)
     name = name or agents.policy_names[0]
     seed = settings.seeds[0] if seed is None else seed
     for what, value, there in (("policy", name, agents.policy_names), ("seed", seed, settings.seeds)):
@@ -292,22 +316,26 @@ def evaluate(
     Raises:
         UserError: no such run or checkpoint, or the run has no task.
     """
-    saved = RunFolder(Path(run_dir)).config()
-    _, _, settings, task = _read_config(saved)
+    run = RunFolder(Path(run_dir))
+    _, _, settings, task = _read_config(run, run.config())
     if task is None:
         raise UserError(f"{run_dir}: the run was trained on data of its own, without an environment to evaluate in")
-    if episodes is not None:
-        settings = dataclasses.replace(settings, eval_episodes=episodes)
+    for name, value, least in (("episodes", episodes, 1), ("videos", videos, 0)):
+        if value is not None and (not isinstance(value, int) or value < least):
+            raise UserError(f"{name}: expected at least {least}, found {value!r}")
+    workers = _workers(workers)
+    if episodes is not None or not settings.eval_episodes:
+        settings = dataclasses.replace(settings, eval_episodes=episodes or TrainSettings.eval_episodes)
         check(settings)
-    agents, _, spec, step = _load_agents(Path(run_dir), saved, checkpoint)
+    agents, _, spec, step = _load_agents(run, checkpoint)
     backend = gl_backend() if videos else None
     if videos and backend is None:
         on_notice(NO_BACKEND)
         videos = 0
-    folder = Path(run_dir) / "videos" if videos else None
+    folder = run.path / "videos" if videos else None
     if folder is not None:
         folder.mkdir(exist_ok=True)
-    with loop.Evaluator(task, spec, settings, _workers(workers), backend) as evaluator:
+    with loop.Evaluator(task, spec, settings, workers, backend) as evaluator:
         return evaluator(agents, step, videos=videos, folder=folder)
 
 
@@ -325,8 +353,8 @@ def over_seeds(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 "seeds": n,
                 "episodes": sum(row["episodes"] for row in mine),
                 "success": float(success.mean()),
-                "success_low": float(max(0.0, success.mean() - half)),
-                "success_high": float(min(1.0, success.mean() + half)),
+                "success_low": float(np.maximum(0.0, success.mean() - half)),  # NaN stays NaN.
+                "success_high": float(np.minimum(1.0, success.mean() + half)),
                 "mean_return": float(np.mean([row["mean_return"] for row in mine])),
             }
         )
@@ -334,8 +362,8 @@ def over_seeds(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _workers(workers: int | None) -> int:
-    if workers is not None and workers < 1:
-        raise UserError(f"workers: expected at least 1, found {workers}")
+    if workers is not None and (not isinstance(workers, int) or workers < 1):
+        raise UserError(f"workers: expected at least 1, found {workers!r}")
     return workers or available_cores()
 
 
@@ -351,17 +379,21 @@ def _train_in(
     on_progress: Callable[[loop.Progress], None],
 ) -> Run:
     with folder.lock(), _trackers(folder, wandb) as trackers:
-        rows = loop.train(
-            folder,
-            agent,
-            config,
-            settings,
-            dataset,
-            task,
-            workers=workers,
-            trackers=trackers,
-            on_progress=on_progress,
-        )
+        try:
+            rows = loop.train(
+                folder,
+                agent,
+                config,
+                settings,
+                dataset,
+                task,
+                workers=workers,
+                trackers=trackers,
+                on_progress=on_progress,
+            )
+        except HelperDied as error:
+            again = f"guidedflow train --resume {shlex.quote(str(folder.path))}"
+            raise UserError(f"{error}; is there memory left? The run is saved; continue it with `{again}`") from error
         folder.draw_curves()
         summary = {
             "task": task.id if task else None,
@@ -376,8 +408,6 @@ def _train_in(
 
 @contextlib.contextmanager
 def _trackers(folder: RunFolder, wandb: Literal["online", "offline"] | None) -> Iterator[list[Tracker]]:
-    if wandb not in (None, "online", "offline"):
-        raise UserError(f"wandb: expected online or offline, found {wandb!r}")
     trackers: list[Tracker] = [TensorBoard(folder.path)]
     try:
         if wandb is not None:
@@ -416,33 +446,68 @@ def _run_config(task: Task | None, preset: str, resolved: Resolved, dataset: Dat
     }
 
 
-def _read_config(saved: dict[str, Any]) -> tuple[str, Any, TrainSettings, Task | None]:
-    agent = saved["agent"]
-    if agent not in AGENTS:
-        raise UserError(f"agent: expected one of {', '.join(AGENTS)}, found {agent!r} in the run's config.json")
-    config = from_json(AGENTS[agent].config_class, saved["config"])
-    settings = from_json(TrainSettings, saved["settings"])
-    return agent, config, settings, find_task(saved["task"]) if saved["task"] else None
+@contextlib.contextmanager
+def _reading(folder: RunFolder) -> Iterator[None]:
+    """Whatever is amiss in a run's config.json is told in one line."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, UserError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else error
+        raise UserError(f"{folder.path / 'config.json'}: expected the settings of a run, found: {what}") from error
 
 
-def _load_agents(run_dir: Path, saved: dict[str, Any], checkpoint: str | int) -> tuple[Agent, TrainSettings, Spec, int]:
-    agent, config, settings, _ = _read_config(saved)
-    shape = saved["spec"]
-    spec = Spec(tuple(shape["observation_shape"]), np.dtype(shape["observation_dtype"]), shape["action_size"])
-    directory = RunFolder(run_dir).checkpoints
-    if not directory.is_dir():
-        raise UserError(f"{run_dir}: expected a checkpoint, found none yet")
-    with Checkpoints(directory, read_only=True) as checkpoints:
+def _read_config(folder: RunFolder, saved: dict[str, Any]) -> tuple[str, Any, TrainSettings, Task | None]:
+    with _reading(folder):
+        agent = saved["agent"]
+        if agent not in AGENTS:
+            raise UserError(f"agent: expected one of {', '.join(AGENTS)}, found {agent!r}")
+        config: Any = build(AGENTS[agent].config_class, saved["config"])
+        settings = build(TrainSettings, saved["settings"])
+        check_settings(settings)
+        return agent, config, settings, find_task(saved["task"]) if saved["task"] else None
+
+
+def _source(folder: RunFolder, saved: dict[str, Any]) -> str:
+    with _reading(folder):
+        return str(saved["data"]["source"])
+
+
+def _load_agents(folder: RunFolder, checkpoint: str | int) -> tuple[Agent, TrainSettings, Spec, int]:
+    saved = folder.config()
+    agent, config, settings, _ = _read_config(folder, saved)
+    with _reading(folder):
+        shape = saved["spec"]
+        spec = Spec(
+            tuple(map(int, shape["observation_shape"])),
+            np.dtype(shape["observation_dtype"]),
+            int(shape["action_size"]),
+        )
+        AGENTS[agent].check_spec(spec)
+    if not folder.checkpoints.is_dir():
+        raise UserError(f"{folder.path}: expected a checkpoint, found none yet")
+    with Checkpoints(folder.checkpoints, read_only=True) as checkpoints:
         there = checkpoints.steps()
         named = {"latest": checkpoints.latest(), "best": checkpoints.best()}
-        step = named.get(str(checkpoint), int(checkpoint) if str(checkpoint).isdigit() else None)
-        if step is None or step not in there:
+        step = named.get(str(checkpoint), next((step for step in there if str(step) == str(checkpoint)), None))
+        if step is None:
             listed = ", ".join(map(str, there)) or "none"
             raise UserError(
-                f"checkpoint: expected latest, best or a step of {run_dir} ({listed}), found {checkpoint!r}"
+                f"checkpoint: expected latest, best or a step of {folder.path} ({listed}), found {checkpoint!r}"
             )
         like = jax.eval_shape(lambda: loop.init_agents(agent, config, spec, settings.seeds))
         return checkpoints.restore(step, like), settings, spec, step
+
+
+def _check_dataset(dataset: Any, task: Task | None) -> None:
+    """What the user hands in is a data set, and of the task's sizes."""
+    if not isinstance(dataset, Dataset):
+        made = "make one with Dataset.from_arrays"
+        raise UserError(f"dataset: expected a Dataset, found {type(dataset).__name__}; {made}")
+    if task is not None:
+        wanted = call(space_shapes, task)
+        found = (dataset.spec.observation_shape, (dataset.spec.action_size,))
+        if wanted != found:
+            raise UserError(f"dataset: expected observations and actions of {task.id}, {wanted}, found {found}")
 
 
 def label_states(task: Task, states: dict[str, np.ndarray]) -> Labels:

@@ -5,12 +5,16 @@ import difflib
 import errno
 import functools
 import io
+import math
 import os
+import re
+import shlex
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
@@ -20,7 +24,9 @@ from guidedflow.processes import HelperDied
 
 # Heavy libraries are imported by the commands that use them: `guidedflow --help` must not wait for JAX.
 
-CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EFBIG, errno.EPERM)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+MARKUP = re.compile(r"\x1b\[[0-9;]*m")
+BOX = re.compile(r"[\u2500-\u257f]")
 
 USAGE = """\
 usage: guidedflow COMMAND [options]        (guidedflow COMMAND --help tells more)
@@ -31,22 +37,32 @@ usage: guidedflow COMMAND [options]        (guidedflow COMMAND --help tells more
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command and exit: 0 if it worked, 2 for the user's mistakes, 128 + n when stopped by signal n."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         sys.exit(_dispatch(list(sys.argv[1:] if argv is None else argv)))
     except UserError as error:
         sys.exit(_fail(str(error)))
     except HelperDied as error:
-        sys.exit(_fail(f"{error}; is there memory left? what was finished is kept"))
+        sys.exit(_fail(f"{error}; is there memory left?"))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Or Python complains while it exits.
         sys.exit(141)
     except OSError as error:
-        if error.errno not in CANNOT_WRITE:
-            raise
-        sys.exit(_fail(f"{error.filename or 'output'}: cannot be written: {error.strerror}"))
+        if error.filename is None and error.errno not in FULL:
+            raise  # Not about a file: a defect of ours, whose traceback is wanted.
+        sys.exit(_fail(f"{error.filename or 'output'}: cannot be read or written: {error.strerror}"))
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        sys.exit(130)
+        _interrupt()
+
+
+def _interrupt(*_: object) -> None:
+    # At once, wherever it comes: an exception in the middle of a library's import ends in a page of tracebacks.
+    # Training answers the signal itself; everything else has nothing to lose.
+    if sys.stderr.isatty():
+        os.write(2, b"\x1b[?25h\n")  # A progress bar hides the cursor.
+    os.write(2, b"interrupted; the same command again goes on with what is finished\n")
+    os._exit(130)
 
 
 def _fail(message: str) -> int:
@@ -55,9 +71,11 @@ def _fail(message: str) -> int:
 
 
 def _dispatch(argv: list[str]) -> int:
-    if not argv or argv[0] in ("-h", "--help"):
+    if argv in (["data"], ["data", "-h"], ["data", "--help"]) or not argv or argv[0] in ("-h", "--help", "help"):
         width = max(map(len, COMMANDS))
-        listed = "\n".join(f"  {name:{width}}  {summary}" for name, (summary, _) in COMMANDS.items())
+        below = argv[0] if argv[:1] == ["data"] else ""
+        chosen = {name: summary for name, (summary, _) in COMMANDS.items() if name.startswith(below)}
+        listed = "\n".join(f"  {name:{width}}  {summary}" for name, summary in chosen.items())
         print(USAGE.format(commands=listed))
         return 0
     if argv[0] == "--version":
@@ -86,32 +104,49 @@ def _parse(cls: Any, command: str, argv: Sequence[str], *, default: Any = None) 
     except SystemExit as stop:
         if not stop.code:
             raise
-        lines = [" ".join(line.split()) for line in complaint.getvalue().splitlines()]
-        paragraphs = " ".join(line for line in lines if line).split("---")
-        said = [part.strip("- ") for part in paragraphs if part.strip("- ")]
-        raise UserError(f"{': '.join(said[:2])}; see guidedflow {command} --help") from None
+        # Tyro draws a box: its title, then paragraphs between rules, the first of which may repeat the title.
+        text = BOX.sub("|", MARKUP.sub("", complaint.getvalue()).replace("\u2500", "-"))
+        lines = [line.strip("|+ ").removeprefix("- ") for line in re.sub(r"-{3,}", "\n---\n", text).splitlines()]
+        parts = [" ".join(part.split()) for part in "\n".join(line or "---" for line in lines).split("---")]
+        title, *said = [part for part in parts if part]
+        message = (
+            " ".join(said[:1]) if said and said[0].lower().startswith(title.lower()) else ": ".join([title, *said[:1]])
+        )
+        near = next((re.findall(r"--[\w-]+", part) for part in said if part.startswith("Perhaps you meant")), [])
+        hint = f"; did you mean {' or '.join(dict.fromkeys(near))}?" if near else ""
+        raise UserError(f"{message}{hint}; see guidedflow {command} --help") from None
 
 
 # ---------------------------------------------------------------------------------------------------------- train
 
 
+def _optional(kind: str, default: str) -> Any:
+    return tyro.conf.arg(metavar=kind, help_behavior_hint=f"(default: {default})")
+
+
+DATA_DIR = _optional("PATH", "$GUIDEDFLOW_DATA or ~/.guidedflow/data, then ~/.ogbench/data")
+NEW_DATA_DIR = _optional("PATH", "$GUIDEDFLOW_DATA or ~/.guidedflow/data")
+WORKERS = _optional("INT", "one a core")
+WANDB = tyro.conf.arg(metavar="{online,offline}", help_behavior_hint="")
+
+
 @dataclasses.dataclass(frozen=True)
 class _Train:
-    task: Positional[str | None] = None
-    """A task's id, or an npz file with arrays of your own."""
+    task: Annotated[Positional[str | None], tyro.conf.arg(metavar="TASK", help_behavior_hint="")] = None
+    """A task's id, or an npz file with arrays of your own. Write it before options that take several values."""
     agent: str = "gfp"
     """The algorithm; it decides which of its own options there are below."""
     preset: Literal["quick", "published"] = "published"
     """published: the papers' settings for the task; quick: a small network and 25,000 steps. Options win over both."""
-    run_dir: Path | None = None
-    """The run's new folder. Default: runs/TASK/AGENT-PRESET-TIME."""
-    resume: Path | None = None
+    run_dir: Annotated[Path | None, _optional("PATH", "runs/TASK/AGENT-PRESET-TIME")] = None
+    """The run's new folder."""
+    resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="")] = None
     """Continue this run instead."""
-    data_dir: Path | None = None
-    """Folder of the data files. Default: $GUIDEDFLOW_DATA or ~/.guidedflow/data, then ~/.ogbench/data."""
-    workers: int | None = None
-    """Processes that run the environments; changes no result. Default: one a core."""
-    wandb: Literal["online", "offline"] | None = None
+    data_dir: Annotated[Path | None, DATA_DIR] = None
+    """Folder of the data files."""
+    workers: Annotated[int | None, WORKERS] = None
+    """Processes that run the environments; changes no result."""
+    wandb: Annotated[Literal["online", "offline"] | None, WANDB] = None
     """Also log to Weights & Biases."""
 
 
@@ -125,16 +160,21 @@ def _train(command: str, argv: list[str]) -> int:
         with _ProgressLine(console) as line:
             common: dict[str, Any] = {"workers": arguments.workers, "wandb": arguments.wandb}
             common |= {"on_progress": line, "on_notice": _notice}
+            common["data_dir"] = arguments.data_dir
             if arguments.resume is not None:
+                if arguments.run_dir is not None:
+                    raise UserError("--run-dir: expected none beside --resume, which names the run's folder itself")
                 run = api.resume(arguments.resume, **common, **explicit)
             elif arguments.task is not None:
                 explicit = {name: value for name, value in explicit.items() if not hasattr(arguments, name)}
-                chosen = {name: getattr(arguments, name) for name in ("agent", "preset", "run_dir", "data_dir")}
+                chosen = {name: getattr(arguments, name) for name in ("agent", "preset", "run_dir")}
                 run = api.train(arguments.task, **chosen, **common, **explicit)
             else:
                 raise UserError("task: expected a task's id or an npz file, found none; see guidedflow tasks")
     except Stopped as stopped:
-        console.print(f"{stopped}; continue with: guidedflow train --resume {stopped.path}", soft_wrap=True)
+        console.print(
+            f"{stopped}; continue with: guidedflow train --resume {shlex.quote(str(stopped.path))}", soft_wrap=True
+        )
         return 128 + stopped.signal_number
     _print_results(console, run.summary["results"], run.summary["over_seeds"])
     console.print(f"run: {run.path}   curves: {run.path / 'curves.png'}", soft_wrap=True)
@@ -178,11 +218,17 @@ def _peek(argv: Sequence[str], option: str) -> str | None:
 def _console(*, stderr: bool = False) -> Any:
     from rich.console import Console
 
-    return Console(highlight=False, stderr=stderr)
+    class Lasting(Console):
+        def on_broken_pipe(self) -> None:
+            """Whoever read along has gone: be quiet, and finish the work."""
+            self.quiet = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    return Lasting(highlight=False, stderr=stderr, markup=False)
 
 
 class _ProgressLine:
-    """Steps a second, time left, losses and the last success rates; a line an evaluation where there is no terminal."""
+    """Steps a second, time left, losses and the last success rates; now and then a line where there is no terminal."""
 
     def __init__(self, console: Any):
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -199,6 +245,7 @@ class _ProgressLine:
             disable=not console.is_terminal,
         )
         self._task: Any = None
+        self._told = 0
 
     def __enter__(self) -> "_ProgressLine":
         self._bar.start()
@@ -212,17 +259,28 @@ class _ProgressLine:
         for row in progress.evaluations:
             rates.setdefault(row["policy"], []).append(row["success"])
         success = " ".join(f"{policy} {sum(found) / len(found):.0%}" for policy, found in rates.items())
+        losses = " ".join(
+            f"{n.removesuffix('_loss')} {v:.3g}" for n, v in progress.metrics.items() if n.endswith("_loss")
+        )
+        if self._console.is_terminal:
+            self._draw(progress, losses or progress.phase, success)
+            return
+        place = f"step {progress.step:,}/{progress.steps:,}"
+        if progress.phase == "compiling" and progress.step:
+            self._console.print(f"{place}: continuing from here", soft_wrap=True)
+        elif success and progress.phase == "training" and not losses:
+            self._console.print(f"{place}: success {success}", soft_wrap=True)
+        elif losses and not success and progress.step - self._told >= progress.steps / 10:
+            self._told = progress.step
+            self._console.print(f"{place}: {progress.updates_per_second:,.0f}/s {losses}", soft_wrap=True)
+
+    def _draw(self, progress: Any, now: str, success: str) -> None:
         if self._task is None:
             self._task = self._bar.add_task(
                 "", total=progress.steps, completed=progress.step, rate=0.0, losses="", success=""
             )
-        losses = " ".join(
-            f"{n.removesuffix('_loss')} {v:.3g}" for n, v in progress.metrics.items() if n.endswith("_loss")
-        )
-        shown = {"losses": losses, "rate": progress.updates_per_second} if losses else {}
-        self._bar.update(self._task, completed=progress.step, success=success, **shown)
-        if not losses and not self._console.is_terminal:
-            self._console.print(f"step {progress.step:,}/{progress.steps:,}: success {success}", soft_wrap=True)
+        rate = {"rate": progress.updates_per_second} if progress.metrics else {}
+        self._bar.update(self._task, completed=progress.step, success=success, losses=now, **rate)
 
 
 def _print_results(console: Any, rows: Sequence[dict[str, Any]], merged: Sequence[dict[str, Any]]) -> None:
@@ -233,7 +291,7 @@ def _print_results(console: Any, rows: Sequence[dict[str, Any]], merged: Sequenc
     table = Table("policy", "seed", "success rate [95% interval]", "mean return", "episodes")
 
     def rate(row: dict[str, Any]) -> str:
-        if row["success"] != row["success"]:
+        if math.isnan(row["success"]):
             return "the environment reports none"
         return f"{row['success']:6.1%}  [{row['success_low']:.1%}, {row['success_high']:.1%}]"
 
@@ -254,14 +312,14 @@ def _print_results(console: Any, rows: Sequence[dict[str, Any]], merged: Sequenc
 class _Evaluate:
     run: Positional[Path]
     """The run's folder."""
-    episodes: int | None = None
-    """Episodes for each policy and seed. Default: as in training."""
+    episodes: Annotated[int | None, _optional("INT", "as in training")] = None
+    """Episodes for each policy and seed."""
     checkpoint: str = "latest"
     """latest, best, or a step."""
     videos: int = 0
-    """Episodes of each policy and seed to write as GIF into RUN/videos."""
-    workers: int | None = None
-    """Processes that run the environments; changes no result. Default: one a core."""
+    """Episodes of each policy and seed to film, as GIF in RUN/videos. Without a GPU a picture takes a second."""
+    workers: Annotated[int | None, WORKERS] = None
+    """Processes that run the environments; changes no result."""
     json: bool = False
     """Print JSON instead of a table."""
 
@@ -289,14 +347,14 @@ def _evaluate(command: str, argv: list[str]) -> int:
 class _Generate:
     family: Positional[str]
     """A family of manipulation data: cube-{single,double,triple}, scene, puzzle-{3x3,4x4}, each -play or -noisy."""
-    episodes: int | None = None
-    """Training episodes of 1001 steps; a tenth as many are made for validation. Default: as published."""
-    workers: int | None = None
-    """Processes; changes no result. Default: one a core."""
+    episodes: Annotated[int | None, _optional("INT", "as published")] = None
+    """Training episodes of 1001 steps; a tenth as many are made for validation."""
+    workers: Annotated[int | None, WORKERS] = None
+    """Processes; changes no result."""
     seed: int = 0
     """The same seed makes the same data."""
-    data_dir: Path | None = None
-    """Where to put the files. Default: $GUIDEDFLOW_DATA or ~/.guidedflow/data."""
+    data_dir: Annotated[Path | None, NEW_DATA_DIR] = None
+    """Where to put the files."""
 
 
 def _generate(command: str, argv: list[str]) -> int:
@@ -347,9 +405,9 @@ class _EpisodeBar:
 @dataclasses.dataclass(frozen=True)
 class _Fetch:
     task: Positional[str]
-    """A task's id."""
-    data_dir: Path | None = None
-    """Where to put the files. Default: $GUIDEDFLOW_DATA or ~/.guidedflow/data."""
+    """A task's id, or the name of its data."""
+    data_dir: Annotated[Path | None, NEW_DATA_DIR] = None
+    """Where to put the files."""
 
 
 def _fetch(command: str, argv: list[str]) -> int:
@@ -357,9 +415,8 @@ def _fetch(command: str, argv: list[str]) -> int:
     from guidedflow.data.download import fetch_ogbench
     from guidedflow.data.generate import FAMILIES
     from guidedflow.data.ogbench import default_directory
-    from guidedflow.tasks import find_task
 
-    task = find_task(arguments.task)
+    task = _task_of(arguments.task)
     if task.benchmark != "ogbench":
         raise UserError(f"task: expected an OGBench task, found {task.id}; {task.benchmark} is not supported yet")
     try:
@@ -371,12 +428,19 @@ def _fetch(command: str, argv: list[str]) -> int:
     return 0
 
 
+def _task_of(name: str) -> Any:
+    """The task of that id, or the first one that is learned from the data of that name."""
+    from guidedflow.tasks import find_task, tasks
+
+    return next((task for task in tasks() if task.dataset == name), None) or find_task(name)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Inspect:
     what: Positional[str]
-    """A task's id, or an npz file."""
-    data_dir: Path | None = None
-    """Folder of the data files; default: $GUIDEDFLOW_DATA or ~/.guidedflow/data, then ~/.ogbench/data."""
+    """A task's id, the name of its data, or an npz file."""
+    data_dir: Annotated[Path | None, DATA_DIR] = None
+    """Folder of the data files."""
     json: bool = False
     """Print JSON instead of a table."""
 
@@ -385,12 +449,11 @@ def _inspect(command: str, argv: list[str]) -> int:
     arguments = _parse(_Inspect, command, argv)
     from guidedflow import api
     from guidedflow.data.inspect import inspect
-    from guidedflow.tasks import find_task
 
     if arguments.what.endswith(".npz"):
         report = inspect(Path(arguments.what))
     else:
-        task = find_task(arguments.what)
+        task = _task_of(arguments.what)
         report = inspect(api.dataset_path(task, arguments.data_dir), functools.partial(api.label_states, task))
     if arguments.json:
         fields = [field._asdict() for field in report.fields]
@@ -418,7 +481,7 @@ def _print_report(console: Any, report: Any) -> None:
             f"mean reward {report.mean_reward:.4g}, fraction of terminal states {report.success_fraction:.3%}"
         )
     for problem in report.problems:
-        console.print(f"problem: {problem}", style="red", soft_wrap=True)
+        _console(stderr=True).print(f"problem: {problem}", style="red", soft_wrap=True)
     if not report.problems:
         console.print("no problems found")
 
@@ -436,11 +499,14 @@ def _tasks(command: str, argv: list[str]) -> int:
     from guidedflow.tasks import tasks
 
     chosen = [task for task in tasks() if arguments.match in task.id]
+    if not chosen:
+        raise UserError(f"match: expected a part of a task's id, found {arguments.match!r}, which is in none")
     if arguments.json:
-        _print_json([{**task._asdict(), "dataset": task.dataset} for task in chosen])
+        _print_json([{**task._asdict(), "dataset": task.dataset, "supported": task.is_supported} for task in chosen])
     else:
         for task in chosen:
-            print(f"{task.id:50} {task.category}")
+            state = "" if task.is_supported else "  (not supported yet)"
+            print(f"{task.id:50} {task.category}{state}")
     return 0
 
 
@@ -463,9 +529,9 @@ def _notice(text: str) -> None:
 
 
 def _print_json(value: Any) -> None:
-    import json
+    from guidedflow.training.record import as_json
 
-    print(json.dumps(value, indent=2))
+    print(as_json(value))
 
 
 COMMANDS: dict[str, tuple[str, Callable[[str, list[str]], int]]] = {

@@ -3,9 +3,14 @@
 import dataclasses
 import math
 import typing
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+import numpy as np
 
 from guidedflow.errors import UserError
+
+_T = TypeVar("_T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,16 +30,38 @@ class Range:
     def __str__(self) -> str:
         if math.isinf(self.high):
             return f"{'>' if self.open_low else '>='} {self.low:g}"
-        return f"in {'(' if self.open_low else '['}{self.low:g}, {self.high:g}{')' if self.open_high else ']'}"
+        return f"in {'(' if self.open_low else '['}{self.low:g}, {self.high:.20g}{')' if self.open_high else ']'}"
 
 
 Positive = Annotated[float, Range(0.0, open_low=True)]
 NonNegative = Annotated[float, Range(0.0)]
 Fraction = Annotated[float, Range(0.0, 1.0)]
 InnerFraction = Annotated[float, Range(0.0, 1.0, open_low=True, open_high=True)]
-Count = Annotated[int, Range(1)]
-CountOrZero = Annotated[int, Range(0)]
-Sizes = tuple[Count, ...]
+Count = Annotated[int, Range(1, 2**31 - 1)]
+CountOrZero = Annotated[int, Range(0, 2**31 - 1)]
+Size = Annotated[int, Range(1, 2**16)]
+Sizes = tuple[Size, ...]
+
+
+def build(cls: type[_T], values: Mapping[str, Any]) -> _T:
+    """The settings dataclass with these values, checked; lists and ranges become tuples, NumPy's numbers Python's.
+
+    Raises:
+        UserError: there is no such field; or as ``check``.
+    """
+    names = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for name in values:
+        if name not in names:
+            raise UserError(f"{name}: expected a setting among {', '.join(sorted(names))}; there is none of that name")
+    settings = cls(**{name: _plain(value) for name, value in values.items()})
+    check(settings)
+    return settings
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    return tuple(map(_plain, value)) if isinstance(value, list | tuple | range) else value
 
 
 def check(settings: Any) -> None:
@@ -43,9 +70,9 @@ def check(settings: Any) -> None:
     Raises:
         UserError: naming the first field whose value is out of its range or choices, both, and what was found.
     """
-    for name, hint in typing.get_type_hints(type(settings), include_extras=True).items():
-        if dataclasses.is_dataclass(settings) and name in {f.name for f in dataclasses.fields(settings)}:
-            _check_value(name, getattr(settings, name), hint)
+    hints = typing.get_type_hints(type(settings), include_extras=True)
+    for field in dataclasses.fields(settings):
+        _check_value(field.name, getattr(settings, field.name), hints[field.name])
 
 
 def _check_value(name: str, value: Any, hint: Any) -> None:
@@ -53,12 +80,16 @@ def _check_value(name: str, value: Any, hint: Any) -> None:
     if origin is Annotated:
         _check_value(name, value, arguments[0])
         for bound in (note for note in arguments[1:] if isinstance(note, Range)):
-            if float(value) not in bound:
+            if value not in bound:
                 raise UserError(f"{name}: expected a value {bound}, found {value:g}")
     elif origin is typing.Literal:
         if value not in arguments:
             raise UserError(f"{name}: expected one of {', '.join(map(str, arguments))}, found {value!r}")
     elif origin is tuple:
+        if not isinstance(value, tuple):
+            raise UserError(f"{name}: expected a sequence, found {value!r}")
+        if not value:
+            raise UserError(f"{name}: expected at least one value, found none")
         for item in value:
             _check_value(name, item, arguments[0])
     elif hint in (int, float, bool, str):

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree, Shaped
 
+from guidedflow.errors import UserError
 from guidedflow.settings import check
 from guidedflow.types import Batch, Spec
 
@@ -55,10 +56,21 @@ class Agent(eqx.Module):
         """A fresh agent for observations and actions of the given shapes.
 
         Raises:
-            UserError: a setting is outside its range; the message names it.
+            UserError: a setting is outside its range, or the shapes are none that it can learn from; the message
+                names them.
         """
         check(config)
+        cls.check_spec(spec)
         return cls.build(jax.tree.map(jnp.float32, config), spec, key)
+
+    @classmethod
+    def check_spec(cls, spec: Spec) -> None:
+        """Raise UserError unless networks can be made for these shapes."""
+        if len(spec.observation_shape) != 1:
+            raise UserError(
+                f"observations: expected one vector a step, shape (N, d), found (N, "
+                f"{', '.join(map(str, spec.observation_shape))}); flatten them (pictures are not supported yet)"
+            )
 
     @classmethod
     @abc.abstractmethod

@@ -178,7 +178,10 @@ def check_fields(fields: Mapping[str, Any], source: str) -> dict[str, np.ndarray
     """
     arrays: dict[str, np.ndarray] = {}
     for name, value in fields.items():
-        array = np.asarray(value)
+        try:
+            array = np.asarray(value)
+        except ValueError as error:  # Rows of different lengths.
+            raise UserError(f"{source}: {name}: expected numbers in rows of one length, found others") from error
         if array.dtype.kind not in "biuf":
             raise UserError(f"{source}: {name}: expected numbers, found dtype {array.dtype}")
         if name not in ("observations", "actions") and array.ndim == 2 and array.shape[1] == 1:
@@ -192,19 +195,26 @@ def check_fields(fields: Mapping[str, Any], source: str) -> dict[str, np.ndarray
     for name, array in arrays.items():
         if len(array) != length:
             raise UserError(f"{source}: {name}: expected {length} rows as in observations, found {len(array)}")
-        _check_finite(array, name, source)
+        check_finite(array, name, source)
         arrays[name] = _cast(array, name, source)
     return arrays
 
 
-def _check_finite(array: np.ndarray, name: str, source: str) -> None:
-    if array.dtype.kind != "f" or np.isfinite(array.sum(dtype=np.float64)):
-        return  # The sum is finite only if every element is: one pass, no mask of the array's size.
-    rows = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))
-    if len(rows):
-        bad = array[rows[0]].ravel()
-        value = bad[~np.isfinite(bad)][0]
-        raise UserError(f"{source}: {name}: expected finite numbers, found {value} in row {rows[0]} ({len(rows)} rows)")
+def check_finite(array: np.ndarray, name: str, source: str) -> None:
+    """Raise UserError, with the first bad row, unless every number is finite and stays so as a float32."""
+    if array.dtype.kind != "f" or not len(array):
+        return
+    greatest = np.finfo(np.float32).max
+    # Minimum and maximum need no mask of the array's size; NaN passes through both.
+    if -greatest <= array.min() and array.max() <= greatest:
+        return
+    rows = np.flatnonzero(~(np.abs(array.reshape(len(array), -1)) <= greatest).all(axis=1))
+    bad = array[rows[0]].ravel()
+    value = bad[~(np.abs(bad) <= greatest)][0]
+    raise UserError(
+        f"{source}: {name}: expected finite numbers of float32's range, found {value:g} in row {rows[0]} "
+        f"({len(rows)} rows)"
+    )
 
 
 def _cast(array: np.ndarray, name: str, source: str) -> np.ndarray:
@@ -213,6 +223,7 @@ def _cast(array: np.ndarray, name: str, source: str) -> np.ndarray:
     if name == "rewards":
         return array.astype(np.float32, copy=False)
     if name == "actions":
+        array = array.astype(np.float32, copy=False)  # First: the absolute value of an int8's -128 is negative.
         outside = np.flatnonzero((np.abs(array) > 1.0 + ACTION_TOLERANCE).any(axis=1))
         if len(outside):
             worst = float(np.abs(array).max())
@@ -220,7 +231,7 @@ def _cast(array: np.ndarray, name: str, source: str) -> np.ndarray:
                 f"{source}: actions: expected values in [-1, 1], found {worst:g} at most, first in row {outside[0]} "
                 f"({len(outside)} rows); rescale them"
             )
-        return np.clip(array, -1.0, 1.0).astype(np.float32, copy=False)
+        return np.clip(array, -1.0, 1.0)
     if array.dtype != bool and not np.isin(array, (0, 1)).all():
         row = np.flatnonzero(~np.isin(array, (0, 1)))[0]
         raise UserError(f"{source}: {name}: expected 0 or 1, found {array[row]:g} in row {row}")

@@ -94,7 +94,7 @@ def download(
     timeout: float = 30.0,
     pauses: Sequence[float] = (1.0, 2.0, 4.0, 8.0),
 ) -> Path:
-    """Fetch a file from the first URL that gives it, and return `destination`; do nothing if it is there.
+    """Fetch a file from the first URL that gives it, and return `destination`; one that is there is only verified.
 
     Bytes go to `<destination>.part`, which takes the final name only once `verify` has accepted it. A part
     that broke off is kept, and the next call resumes it from the URL that it was begun with; one that fails
@@ -109,16 +109,16 @@ def download(
         pauses: seconds before each further try of a URL whose transfer broke; as many tries as pauses.
 
     Raises:
-        UserError: no URL gave the file; one line with each URL and its reason.
+        UserError: no URL gave the file, one line with each URL and its reason; or the one that is there is damaged.
         OSError: the file cannot be written (disk full, no permission); it names the path, the part is kept.
     """
     if destination.exists():
-        return destination
+        return _there(destination, verify)
     destination.parent.mkdir(parents=True, exist_ok=True)
     part = _beside(destination, ".part")
     with _locked(destination):
         if destination.exists():
-            return destination
+            return _there(destination, verify)
         begun = _Source.load(part)
         failures = []
         for url in sorted(urls, key=lambda url: begun is None or url != begun.url):
@@ -290,6 +290,15 @@ def _write_all(file: FileIO, chunk: bytes) -> None:
     rest = memoryview(chunk)
     while rest:
         rest = rest[file.write(rest) :]
+
+
+def _there(destination: Path, verify: Callable[[Path], None]) -> Path:
+    """A file that is there already is not touched, even if it is no good: it may be the user's own."""
+    try:
+        verify(destination)
+    except UserError as error:
+        raise UserError(f"{error}; move it away to download it anew") from error
+    return destination
 
 
 def _check(part: Path, verify: Callable[[Path], None]) -> None:

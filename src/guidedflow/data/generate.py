@@ -21,6 +21,7 @@ import logging
 import os
 import shutil
 import zipfile
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -94,7 +95,7 @@ FAMILIES: tuple[str, ...] = tuple(_RECIPES)
 def recipe(family: str) -> Recipe:
     """Return the published recipe of a family; `UserError` with the nearest names if there is none."""
     if family not in _RECIPES:
-        near = difflib.get_close_matches(family, FAMILIES, n=3) or FAMILIES
+        near = difflib.get_close_matches(str(family), FAMILIES, n=3) or FAMILIES
         raise UserError(f"no scripted oracle makes {family!r}; expected one of {', '.join(near)}")
     return _RECIPES[family]
 
@@ -232,7 +233,7 @@ def generate(
     val_episodes = max(1, episodes // 10) if val_episodes is None else val_episodes
     least = {"episodes": 1, "val-episodes": 1, "workers": 1, "seed": 0, "steps": 2}
     for option, found in zip(least, (episodes, val_episodes, workers, seed, steps), strict=True):
-        if found < least[option]:
+        if not isinstance(found, int) or found < least[option]:
             raise UserError(f"--{option}: expected at least {least[option]}, found {found}")
 
     directory = Path(directory).resolve()
@@ -273,8 +274,10 @@ def _missing(files: dict[Path, dict[str, Any]]) -> dict[Path, dict[str, Any]]:
             with path.open("rb") as file, np.load(file) as archive:
                 metadata = json.loads(archive["metadata"].item())
             found = ", ".join(f"{name} {metadata[name]}" for name in wanted)
-        except (EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile):
-            found = "a file that guidedflow did not make"
+        except IsADirectoryError:
+            found = "a folder"
+        except (EOFError, KeyError, TypeError, ValueError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error):
+            found = "a damaged file, or one that guidedflow did not make"
         if found != expected:
             remedy = "name another --data-dir or remove the file"
             raise UserError(f"{path}: expected {expected}; found {found}; {remedy}")

@@ -1,5 +1,6 @@
 """What is in a data file, and what is wrong with it."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,7 +57,13 @@ def inspect(path: Path, label: Callable[[dict[str, np.ndarray]], Any] | None = N
     except UserError as error:
         dataset, problems = None, [str(error)]
     made = ogbench.metadata(path)
-    made_by = f"guidedflow data generate ({made})" if made else "the user" if own else "OGBench's authors, or unknown"
+    made_by = (
+        f"guidedflow data generate ({json.dumps(made)})"
+        if made
+        else "the user"
+        if own
+        else "OGBench's authors, or unknown"
+    )
     if dataset is None:
         return Report(path, made_by, fields, None, None, None, None, None, problems)
     starts, ends = np.unique(dataset.episode_starts), np.unique(dataset.episode_ends)

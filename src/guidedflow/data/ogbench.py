@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from guidedflow.data.dataset import Dataset, check_fields
+from guidedflow.data.dataset import Dataset, check_fields, check_finite
 from guidedflow.errors import UserError
 
 SIMULATOR_FIELDS = ("qpos", "qvel", "button_states")
@@ -28,13 +28,27 @@ def read(path: Path) -> dict[str, np.ndarray]:
     try:
         # Opened here, because np.load leaves a file that it cannot read open.
         with path.open("rb") as opened:
-            archive = np.load(opened, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise UserError(f"{path}: expected an npz archive of arrays, found a single array")
-            with archive:
-                return {name: archive[name] for name in archive.files}
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, KeyError) as error:
+            if not zipfile.is_zipfile(opened):
+                raise UserError(f"{path}: expected a whole npz archive of arrays, found a file that is none")
+            opened.seek(0)
+            with np.load(opened, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        ValueError,
+        EOFError,
+        OSError,
+        KeyError,
+        RuntimeError,
+        MemoryError,
+    ) as error:
+        # RuntimeError: encrypted; its kin NotImplementedError: an unknown compression.
         raise UserError(f"{path}: expected a whole npz archive of arrays, found: {_one_line(error)}") from error
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):
+            raise UserError(f"{path}: expected an npz archive of arrays, found {name!r}, which is none")
+    return arrays
 
 
 def rows(path: Path) -> dict[str, np.ndarray]:
@@ -55,6 +69,7 @@ def rows(path: Path) -> dict[str, np.ndarray]:
             if len(arrays[name]) != len(checked["observations"]):
                 expected, found_rows = len(checked["observations"]), len(arrays[name])
                 raise UserError(f"{path}: {name}: expected {expected} rows as in observations, found {found_rows}")
+            check_finite(arrays[name], name, str(path))
             checked[name] = arrays[name]
     return checked
 
@@ -105,7 +120,11 @@ def load(path: Path, label: Callable[[dict[str, np.ndarray]], Any]) -> Dataset:
 def metadata(path: Path) -> dict[str, Any] | None:
     """What a file made by ``guidedflow data generate`` says of itself; None for any other, the published ones too."""
     with np.load(path, allow_pickle=False) as file:
-        return json.loads(str(file["metadata"])) if "metadata" in file.files else None
+        try:
+            found = json.loads(str(file["metadata"]))
+        except (KeyError, ValueError):
+            return None
+    return found if isinstance(found, dict) and found.get("generator") == "guidedflow" else None
 
 
 def find(dataset: str, directories: list[Path]) -> Path | None:

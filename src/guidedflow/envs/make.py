@@ -63,9 +63,18 @@ def label(task: Task, states: dict[str, np.ndarray]) -> Labels:
     env = make_env(task)
     labelled: dict[str, Any] = dict(states)
     relabel_dataset(task.environment, env, labelled)
+    return Labels(labelled["rewards"], labelled["masks"], *_shapes(env))
+
+
+def space_shapes(task: Task) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shapes of one observation and one action of a task's environment."""
+    return _shapes(make_env(task))
+
+
+def _shapes(env: gymnasium.Env) -> tuple[tuple[int, ...], tuple[int, ...]]:
     assert env.observation_space.shape is not None
     assert env.action_space.shape is not None
-    return Labels(labelled["rewards"], labelled["masks"], env.observation_space.shape, env.action_space.shape)
+    return env.observation_space.shape, env.action_space.shape
 
 
 class SeededReset(gymnasium.Wrapper):

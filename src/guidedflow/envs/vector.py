@@ -11,15 +11,22 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self
 
 import gymnasium
-import mujoco
 import numpy as np
 
 from guidedflow.envs.make import make_env
 from guidedflow.processes import HelperProcess
 from guidedflow.tasks import Task
 
-Command = int | np.ndarray | None
-"""What a slot does next: reset with a seed, step with an action, or nothing."""
+
+class Reset(NamedTuple):
+    """Start the episode of a seed, with a picture of every state if it is to be filmed."""
+
+    seed: int
+    film: bool = False
+
+
+Command = Reset | np.ndarray | None
+"""What a slot does next: start an episode, step with an action, or nothing."""
 
 
 class Outcome(NamedTuple):
@@ -40,7 +47,7 @@ class VectorEnv:
         task: the task whose environments are made.
         slots: how many.
         workers: among how many processes they are divided; never more than slots.
-        gl_backend: OpenGL backend for rendering (``egl`` or ``osmesa``); None renders nothing and needs no OpenGL.
+        gl_backend: OpenGL backend for filming (``egl`` or ``osmesa``); None films nothing and needs no OpenGL.
         options: passed on to ``make_env``.
     """
 
@@ -49,10 +56,7 @@ class VectorEnv:
         workers = min(workers, slots)
         self._owners = np.arange(slots) % workers
         shares = np.bincount(self._owners).tolist()
-        self._workers = [
-            HelperProcess(_serve, task, share, gl_backend is not None, options, gl_backend=gl_backend)
-            for share in shares
-        ]
+        self._workers = [HelperProcess(_serve, task, share, options, gl_backend=gl_backend) for share in shares]
         for worker in self._workers:
             worker.receive()
 
@@ -79,19 +83,21 @@ class VectorEnv:
         self.close()
 
 
-def _serve(ask: Callable[[Any], Any], task: Task, slots: int, render: bool, options: dict[str, Any]) -> None:
+def _serve(ask: Callable[[Any], Any], task: Task, slots: int, options: dict[str, Any]) -> None:
     envs = []
     for _ in range(slots):
-        envs.append(make_env(task, **options))
+        envs.append(_Slot(make_env(task, **options)))
         _return_memory()
     outcomes: list[Outcome | None] = []
     while True:
         commands = ask(outcomes)
-        outcomes = [_obey(env, command, render) for env, command in zip(envs, commands, strict=True)]
+        outcomes = [env.obey(command) for env, command in zip(envs, commands, strict=True)]
 
 
 def _return_memory() -> None:
     """Give back what compiling a model needed: MuJoCo's cache of meshes, and what the C library holds on to."""
+    import mujoco  # Not above: the trainer imports this module, and needs no MuJoCo.
+
     with contextlib.suppress(AttributeError):  # Older releases of MuJoCo have no cache, other C libraries no trim.
         mujoco.mj_clearCache(mujoco.mj_getCache())
     gc.collect()
@@ -99,16 +105,22 @@ def _return_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _obey(env: gymnasium.Env, command: Command, render: bool) -> Outcome | None:
-    if command is None:
-        return None
-    if isinstance(command, int):
-        observation, _ = env.reset(seed=command)
-        reward, terminated, truncated, success = 0.0, False, False, float("nan")
-    else:
-        observation, gained, terminated, truncated, info = env.step(command)
-        reward, success = float(gained), float(info.get("success", "nan"))
-    frame = np.asarray(env.render()) if render else None
-    if observation.dtype != np.uint8:
-        observation = observation.astype(np.float32)
-    return Outcome(observation, reward, bool(terminated), bool(truncated), success, frame)
+class _Slot:
+    def __init__(self, env: gymnasium.Env):
+        self._env = env
+        self._film = False
+
+    def obey(self, command: Command) -> Outcome | None:
+        if command is None:
+            return None
+        if isinstance(command, Reset):
+            self._film = command.film
+            observation, _ = self._env.reset(seed=command.seed)
+            reward, terminated, truncated, success = 0.0, False, False, float("nan")
+        else:
+            observation, gained, terminated, truncated, info = self._env.step(command)
+            reward, success = float(gained), float(info.get("success", "nan"))
+        frame = np.asarray(self._env.render()) if self._film else None
+        if observation.dtype != np.uint8:
+            observation = observation.astype(np.float32)
+        return Outcome(observation, reward, bool(terminated), bool(truncated), success, frame)

@@ -29,6 +29,11 @@ class Task(NamedTuple):
         return SINGLETASK.split(self.id)[0]
 
     @property
+    def is_supported(self) -> bool:
+        """Whether it can be trained on and evaluated here."""
+        return self.benchmark == "ogbench" and not self.id.startswith("visual-")
+
+    @property
     def environment(self) -> str:
         """The environment's id: OGBench names it as the task, less the kind of data."""
         if self.benchmark != "ogbench":
@@ -60,9 +65,8 @@ def find_task(name: str) -> Task:
         name = name.replace("-singletask-v0", f"-singletask-task{number}-v0")
     if name not in by_id:
         near = difflib.get_close_matches(name, by_id, n=3, cutoff=0.3)
-        raise UserError(
-            f"task: expected one of the {len(by_id)} known tasks, found {name!r}; nearest: {', '.join(near)}"
-        )
+        hint = f"nearest: {', '.join(near)}" if near else "guidedflow tasks lists them"
+        raise UserError(f"task: expected one of the {len(by_id)} known tasks, found {name!r}; {hint}")
     return by_id[name]
 
 

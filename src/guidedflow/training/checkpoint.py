@@ -85,8 +85,11 @@ class Checkpoints:
         try:
             return self._manager.restore(step, args=ocp.args.StandardRestore(jax.eval_shape(lambda: like)))
         except Exception as error:
-            place = self.directory / str(step)
-            raise UserError(f"{place}: expected a whole checkpoint, found: {_reason(error)}") from error
+            others = ", ".join(str(other) for other in self.steps() if other != step) or "none"
+            raise UserError(
+                f"{self.directory / str(step)}: expected a whole checkpoint of this run, found: {_reason(error)}; "
+                f"move it away to go on from another one (there is: {others})"
+            ) from error
 
     def close(self) -> None:
         """Finish what is being written and let go of the folder."""

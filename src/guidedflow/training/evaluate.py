@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, PRNGKeyArray, Shaped
 
 from guidedflow.envs.render import write_gif
-from guidedflow.envs.vector import Command, VectorEnv
+from guidedflow.envs.vector import Command, Reset, VectorEnv
 from guidedflow.seeding import derived_seed
 from guidedflow.types import Spec
 
@@ -82,13 +82,13 @@ def evaluate(
             elif queues[slot]:
                 number = queues[slot].pop(0)
                 running[slot] = Episode(number, 0.0, 0, math.nan)
-                commands[slot] = derived_seed(seed, "episode", number)
+                commands[slot] = Reset(derived_seed(seed, "episode", number), film=number < videos)
         for slot, outcome in enumerate(env.exchange(commands)):
             episode = running[slot]
             if outcome is None or episode is None:
                 continue
             observations[slot] = outcome.observation
-            if outcome.frame is not None and episode.number < videos:
+            if outcome.frame is not None:
                 frames.setdefault(episode.number, []).append(outcome.frame)
             if isinstance(commands[slot], np.ndarray):
                 episode = Episode(

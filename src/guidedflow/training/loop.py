@@ -5,9 +5,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from guidedflow.data.dataset import Dataset
 from guidedflow.envs.vector import VectorEnv
 from guidedflow.errors import UserError
 from guidedflow.seeding import derived_seed
+from guidedflow.settings import build
 from guidedflow.tasks import Task
 from guidedflow.training.checkpoint import Checkpoints
 from guidedflow.training.evaluate import evaluate, summarize
@@ -42,10 +43,13 @@ class Progress(NamedTuple):
 
     step: int
     steps: int
-    updates_per_second: float
-    metrics: Mapping[str, float]
-    evaluations: Sequence[Mapping[str, Any]]
+    phase: Literal["compiling", "training", "evaluating"]
+    """What happens next. The first chunk of a process compiles."""
+    evaluations: Sequence[Mapping[str, Any]] = ()
     """The rows of the last evaluation."""
+    updates_per_second: float = 0.0
+    metrics: Mapping[str, float] = {}
+    """Means over the last chunk and the seeds; empty where no chunk was just trained."""
 
 
 def init_agents(agent: str, config: Any, spec: Spec, seeds: Sequence[int]) -> Agent:
@@ -99,8 +103,13 @@ def fit(
         The trained agent, and each metric's value at every step, shape (steps,).
 
     Raises:
-        UserError: a loss turned non-finite.
+        UserError: a loss turned non-finite, the agent was made for another ``spec``, or a number is out of its range.
     """
+    build(TrainSettings, {"steps": steps, "batch_size": batch_size, "seeds": (seed,)})
+    try:
+        jax.eval_shape(lambda: agent.update(dataset.to_device().sample(jax.random.key(0), 2), jax.random.key(0)))
+    except TypeError as error:
+        raise UserError(f"agent: expected one made for the data's spec {dataset.spec}, found another") from error
     agents = jax.tree.map(lambda leaf: jnp.array(leaf)[None], agent)
     agents, metrics = run_chunk(
         agents,
@@ -145,18 +154,19 @@ def train(
 
     Raises:
         Stopped: SIGTERM or SIGINT came; the run is saved.
-        UserError: a loss turned non-finite, or a checkpoint cannot be written or read.
+        UserError: a loss turned non-finite, a checkpoint cannot be written or read, or the records are damaged.
+        HelperDied, RuntimeError: the environments failed; the run is saved.
     """
     seeds = settings.seeds
     keys = jnp.stack([_key(seed, "train") for seed in seeds])
     agents = init_agents(agent, config, dataset.spec, seeds)
     with ExitStack() as stack:
         checkpoints = stack.enter_context(Checkpoints(folder.checkpoints))
-        step = checkpoints.latest() or 0
+        step = _first_step(folder, checkpoints, settings)
         if step:
             agents = checkpoints.restore(step, agents)
-        folder.rewind(step)
         evaluations = [row for row in folder.evaluations() if row["step"] == step]
+        folder.rewind(step)
         device_data = dataset.to_device()
         evaluator = None
         if task is not None and settings.eval_episodes:
@@ -165,32 +175,34 @@ def train(
 
         def evaluate_now() -> list[dict[str, Any]]:
             assert evaluator is not None
+            on_progress(Progress(step, settings.steps, "evaluating", evaluations))
             with stop.at_once():
                 rows = evaluator(agents, step)
             folder.log_evaluations(rows)
             for row in rows:
                 values = {f"{row['policy']}/{name}": row[name] for name in ("success", "mean_return", "mean_length")}
                 _track(trackers, step, row["seed"], values)
+            on_progress(Progress(step, settings.steps, "training", rows))
             return rows
 
         def save() -> None:
-            if checkpoints.latest() != step:
+            if step and checkpoints.latest() != step:
                 checkpoints.save(step, agents, _score(evaluations, step))
 
         def due(interval: int) -> bool:
-            return step > 0 and (step % interval == 0 or step == settings.steps)
+            return step > 0 and (step % interval == 0 or step >= settings.steps)
 
         try:
+            on_progress(Progress(step, settings.steps, "compiling", evaluations))
             while True:
                 if evaluator and due(settings.eval_every) and not any(row["step"] == step for row in evaluations):
                     evaluations = evaluate_now()
-                    on_progress(Progress(step, settings.steps, 0.0, {}, evaluations))
                 if due(settings.save_every):
                     save()
-                if step == settings.steps:
+                if step >= settings.steps:
                     break
                 began = time.perf_counter()
-                agents, stacked = run_chunk(
+                trained, stacked = run_chunk(
                     agents,
                     device_data,
                     keys,
@@ -201,28 +213,42 @@ def train(
                 metrics = {name: np.asarray(values) for name, values in stacked.items()}
                 rate = settings.log_every / (time.perf_counter() - began)
                 _check_finite(metrics, step, seeds, _last_good(checkpoints))
-                step += settings.log_every
+                agents, step = trained, step + settings.log_every
                 means = {name: values.mean(axis=1) for name, values in metrics.items()}
                 for i, seed in enumerate(seeds):
                     values = {name: float(mean[i]) for name, mean in means.items()} | {"updates_per_second": rate}
                     folder.log_metrics([{"step": step, "seed": seed, **values}])
                     _track(trackers, step, seed, values)
-                on_progress(
-                    Progress(
-                        step,
-                        settings.steps,
-                        rate,
-                        {n: float(m.mean()) for n, m in means.items()},
-                        evaluations,
-                    )
-                )
+                over_seeds = {name: float(mean.mean()) for name, mean in means.items()}
+                on_progress(Progress(step, settings.steps, "training", evaluations, rate, over_seeds))
                 stop.check()
         except _StopRequest as request:
             save()
             checkpoints.wait()
             raise Stopped(folder.path, step, request.signal_number) from None
+        except Exception:
+            # Whatever failed, what was learned is kept, unless it went with the update that failed.
+            if not any(leaf.is_deleted() for leaf in jax.tree.leaves(agents)):
+                with suppress(UserError):
+                    save()
+                    checkpoints.wait()
+            raise
         checkpoints.wait()
     return evaluations
+
+
+def _first_step(folder: RunFolder, checkpoints: Checkpoints, settings: TrainSettings) -> int:
+    step = checkpoints.latest() or 0
+    recorded = max((row["step"] for row in folder.metrics()), default=0)
+    # A kill costs at most the checkpoint that was being written and the steps up to the one after it.
+    if recorded > step + 2 * settings.save_every or (recorded > step and folder.is_finished()):
+        raise UserError(
+            f"{checkpoints.directory}: expected the checkpoints of a run that recorded step {recorded}, found "
+            f"{f'none after step {step}' if step else 'none'}; put them back, or start anew in another folder"
+        )
+    if step > settings.steps:
+        raise UserError(f"{folder.path}: steps: expected at least {step}, where the run is, found {settings.steps}")
+    return step
 
 
 class Evaluator:
@@ -340,12 +366,15 @@ class _Stop:
 
 @contextmanager
 def catch_signals() -> Iterator[_Stop]:
-    """Turn SIGINT and SIGTERM into a request that the loop answers between two chunks."""
+    """Turn SIGINT, SIGTERM and a closed terminal into a request that the loop answers between two chunks."""
     stop = _Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop  # Only the main thread can have signal handlers.
         return
-    previous = {number: signal.signal(number, stop.handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # As nohup leaves it.
+        numbers.append(signal.SIGHUP)
+    previous = {number: signal.signal(number, stop.handle) for number in numbers}
     try:
         yield stop
     finally:

@@ -4,9 +4,12 @@ import contextlib
 import csv
 import fcntl
 import importlib.metadata
+import importlib.util
 import json
+import math
 import os
 import platform
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -64,10 +67,11 @@ class RunFolder:
             UserError: it exists already, or cannot be written.
         """
         folder = cls(path)
+        if (folder.path / "config.json").exists():
+            again = f"guidedflow train --resume {shlex.quote(str(path))}"
+            raise UserError(f"{path}: the run's folder exists already; continue it with `{again}`, or choose another")
         if folder.path.exists():
-            raise UserError(
-                f"{path}: the run's folder exists already; continue it with --resume {path}, or choose another"
-            )
+            raise UserError(f"{path}: expected a new folder for the run, found something else there; choose another")
         try:
             folder.path.mkdir(parents=True)
             write_json(folder.path / "config.json", config)
@@ -89,10 +93,7 @@ class RunFolder:
         path = self.path / "config.json"
         if not path.is_file():
             raise UserError(f"{self.path}: expected the folder of a run, found no config.json in it")
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}: expected JSON, found: {error}") from error
+        return _read_json(path)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -100,6 +101,7 @@ class RunFolder:
 
         Raises:
             UserError: another one does.
+            OSError: the folder cannot be written.
         """
         with (self.path / "lock").open("w") as file:
             try:
@@ -119,26 +121,43 @@ class RunFolder:
         write_text(path, _csv([*self.evaluations(), *rows]))
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The rows of metrics.jsonl; a line that a kill cut short is left out."""
+        """The rows of metrics.jsonl; a last line that a kill cut short is left out.
+
+        Raises:
+            UserError: any other line is damaged.
+        """
         path = self.path / "metrics.jsonl"
+        # What follows the last line break is a line that a kill cut short, or nothing.
+        *lines, _ = _read_text(path).split("\n") if path.exists() else [""]
         rows = []
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        for number, line in enumerate(lines, 1):
             try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
+                row = json.loads(line)
+                rows.append(row | {"step": int(row["step"]), "seed": int(row["seed"])})
+            except (ValueError, TypeError, KeyError) as error:
+                wanted = "expected a JSON object with step and seed"
+                raise UserError(f"{path}: line {number}: {wanted}, found {line[:60]!r}") from error
         return rows
 
     def evaluations(self) -> list[dict[str, Any]]:
-        """The rows of evaluations.csv with their numbers as numbers."""
+        """The rows of evaluations.csv with their numbers as numbers.
+
+        Raises:
+            UserError: the file is damaged.
+        """
         path = self.path / "evaluations.csv"
         if not path.exists():
             return []
         kinds = {"step": int, "seed": int, "episodes": int, "policy": str}
-        with path.open(encoding="utf-8", newline="") as file:
-            return [
-                {name: kinds.get(name, float)(value) for name, value in row.items()} for row in csv.DictReader(file)
-            ]
+        rows = []
+        for number, row in enumerate(csv.DictReader(_read_text(path).splitlines()), 2):
+            try:
+                rows.append({name: kinds.get(name, float)(row[name]) for name in EVALUATION_FIELDS})
+            except (ValueError, TypeError, KeyError) as error:
+                raise UserError(
+                    f"{path}: line {number}: expected {','.join(EVALUATION_FIELDS)}, found another"
+                ) from error
+        return rows
 
     def rewind(self, step: int) -> None:
         """Forget everything recorded after a step: a resumed run records it again."""
@@ -147,6 +166,10 @@ class RunFolder:
         if (self.path / "evaluations.csv").exists():
             write_text(self.path / "evaluations.csv", _csv([r for r in self.evaluations() if r["step"] <= step]))
 
+    def is_finished(self) -> bool:
+        """Whether the run has come to its end."""
+        return (self.path / "summary.json").is_file()
+
     def summary(self) -> dict[str, Any]:
         """What a finished run found.
 
@@ -154,9 +177,9 @@ class RunFolder:
             UserError: the run has none, because it has not finished.
         """
         path = self.path / "summary.json"
-        if not path.is_file():
+        if not self.is_finished():
             raise UserError(f"{path}: expected the summary of a finished run; continue it with --resume {self.path}")
-        return json.loads(path.read_text(encoding="utf-8"))
+        return _read_json(path)
 
     def draw_curves(self) -> Path:
         """Draw curves.png: success (or return) of each policy, and the losses, over the steps."""
@@ -186,19 +209,11 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """Sends the same numbers to Weights & Biases, or with mode ``offline`` into the run's folder for later.
-
-    Raises:
-        UserError: the wandb package is not installed.
-    """
+    """Sends the same numbers to Weights & Biases, or with mode ``offline`` into the run's folder for later."""
 
     def __init__(self, path: Path, config: Mapping[str, Any], mode: Literal["online", "offline"]):
-        try:
-            import wandb
-        except ImportError as error:
-            raise UserError(
-                "--wandb: expected the wandb package, found none; pip install 'guidedflow[wandb]'"
-            ) from error
+        import wandb
+
         self._run = wandb.init(
             project="guidedflow",
             name=path.name,
@@ -208,6 +223,14 @@ class WeightsAndBiases:
             id=path.name,
             resume="allow",
         )
+
+    @staticmethod
+    def check(mode: str) -> None:
+        """Raise UserError unless ``mode`` is one, and the wandb package is there."""
+        if mode not in ("online", "offline"):
+            raise UserError(f"wandb: expected online or offline, found {mode!r}")
+        if importlib.util.find_spec("wandb") is None:
+            raise UserError("wandb: expected the wandb package, found none; pip install 'guidedflow[wandb]'")
 
     def log(self, step: int, seed: int, values: Mapping[str, float]) -> None:
         """Show these values for a seed at a step."""
@@ -226,7 +249,20 @@ def versions() -> dict[str, str]:
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON so that the file is there whole or as it was before."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
+    write_text(path, as_json(value) + "\n")
+
+
+def as_json(value: Any) -> str:
+    """A value as JSON text; what is not a number (NaN: nothing was measured) becomes null, as the format asks."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {name: plain(item) for name, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(item) for item in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(plain(value), indent=2, allow_nan=False)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -234,6 +270,23 @@ def write_text(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: expected UTF-8 text, found byte {error.object[error.start]:#04x}") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(_read_text(path))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: expected JSON, found: {error}") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: expected a JSON object, found {type(found).__name__}")
+    return found
 
 
 def _csv(rows: Iterable[Mapping[str, Any]]) -> str:

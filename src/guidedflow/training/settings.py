@@ -3,11 +3,11 @@
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from guidedflow.agents import AGENTS
 from guidedflow.errors import UserError
-from guidedflow.settings import Count, CountOrZero, check
+from guidedflow.settings import Count, CountOrZero, Range, build, check
 from guidedflow.tasks import Task, published_settings
 
 Preset = Literal["quick", "published"]
@@ -17,11 +17,11 @@ Preset = Literal["quick", "published"]
 class TrainSettings:
     """Settings of a training run, whatever the algorithm."""
 
-    seeds: tuple[CountOrZero, ...] = (0,)
+    seeds: tuple[Annotated[int, Range(0, 2**32 - 1)], ...] = (0,)
     """Seeds that train at once, on one copy of the data."""
     steps: Count = 1_000_000
     """Gradient steps."""
-    batch_size: Count = 256
+    batch_size: Annotated[int, Range(1, 2**20)] = 256
     """B: transitions a step."""
     log_every: Count = 250
     """Steps compiled into one call; metrics are written, and signals answered, after each. Divides the intervals."""
@@ -73,7 +73,7 @@ def resolve(agent: str, preset: Preset, task: Task | None, explicit: Mapping[str
     Raises:
         UserError: an unknown agent, preset or field, or a value outside its range.
     """
-    if agent not in AGENTS:
+    if not isinstance(agent, str) or agent not in AGENTS:
         raise UserError(f"agent: expected one of {', '.join(AGENTS)}, found {agent!r}")
     if preset not in ("quick", "published"):
         raise UserError(f"preset: expected quick or published, found {preset!r}")
@@ -96,15 +96,14 @@ def resolve(agent: str, preset: Preset, task: Task | None, explicit: Mapping[str
         for name, value in layer.items():
             if name in known:
                 values[name], sources[name] = value, source
-    settings = TrainSettings(**{n: v for n, v in values.items() if known[n] is TrainSettings})
-    config = config_class(**{n: v for n, v in values.items() if known[n] is config_class})
+    settings = build(TrainSettings, {n: v for n, v in values.items() if known[n] is TrainSettings})
+    config: Any = build(config_class, {n: v for n, v in values.items() if known[n] is config_class})
     check_settings(settings)
-    check(config)
     return Resolved(agent, settings, config, sources, tuned=row is not None)
 
 
 def check_settings(settings: TrainSettings) -> None:
-    """Check ranges, and that the intervals fit together.
+    """Check that the intervals fit together and the seeds differ, and every range.
 
     Raises:
         UserError: naming the field, what was expected and what was found.
@@ -118,8 +117,6 @@ def check_settings(settings: TrainSettings) -> None:
             raise UserError(
                 f"{name}: expected a multiple of log_every = {settings.log_every}, such as {near}, found {value}"
             )
-    if not settings.seeds:
-        raise UserError("seeds: expected at least one, found none")
     if len(set(settings.seeds)) < len(settings.seeds):
         raise UserError(f"seeds: expected each one once, found {' '.join(map(str, settings.seeds))}")
 
@@ -127,8 +124,3 @@ def check_settings(settings: TrainSettings) -> None:
 def to_json(settings: Any) -> dict[str, Any]:
     """A settings dataclass as JSON's types."""
     return json.loads(json.dumps(dataclasses.asdict(settings)))
-
-
-def from_json(cls: type, values: Mapping[str, Any]) -> Any:
-    """The settings dataclass that ``to_json`` wrote; lists become the tuples that they were."""
-    return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
