@@ -208,6 +208,7 @@ def test_an_existing_file_costs_no_request(server: Server, file: Path) -> None:
 
 
 def test_an_existing_file_that_is_damaged_is_neither_used_nor_touched(server: Server, file: Path) -> None:
+    file.parent.mkdir()
     file.write_bytes(GOOD[:HALF])
     with pytest.raises(UserError, match=r"expected a whole npz file.*move it away to download it anew"):
         get(file, server.serves("/a", whole(GOOD)))
