@@ -21,7 +21,9 @@ import tyro
 
 from guidedflow.agents import AGENTS
 from guidedflow.data.dataset import Dataset
-from guidedflow.training.loop import init_agents, run_chunk
+from guidedflow.training.loop import run_chunk
+from guidedflow.training.settings import Member
+from guidedflow.training.stack import init_agents, member_keys
 
 Shape = tuple[int, int, int, int]
 """A product's batch, rows, columns and inner size."""
@@ -83,9 +85,9 @@ def measure(name: str, arguments: Arguments) -> dict[str, Any]:
     fields = {field.name for field in dataclasses.fields(AGENTS[name].config_class)}
     known = {k: v for k, v in changes.items() if k in fields and v is not None}
     config = AGENTS[name].config_class(**known)
-    seeds = range(arguments.seeds)
-    agents = init_agents(name, config, dataset.spec, list(seeds))
-    keys = jnp.stack([jax.random.key(seed) for seed in seeds])
+    members = [Member("", seed, config) for seed in range(arguments.seeds)]
+    agents = init_agents(name, members, dataset.spec)
+    keys = member_keys(members, "train")
     sizes = {"batch_size": arguments.batch_size, "length": arguments.chunk}
 
     one = jax.tree.map(lambda leaf: leaf[0], agents)

@@ -301,7 +301,7 @@ def test_files_of_others_are_left_alone(content: bytes | None, tmp_path: Path) -
     else:
         path.write_bytes(content)
     before = path.read_bytes()
-    with pytest.raises(UserError, match=r"scene-play-v0-val\.npz: .*found a file that guidedflow did not"):
+    with pytest.raises(UserError, match=r"scene-play-v0-val\.npz: .*found a damaged file, or one that"):
         generate("scene-play", directory=tmp_path, episodes=1, steps=3)
     assert path.read_bytes() == before
 

@@ -19,9 +19,10 @@ from guidedflow.agents import AGENTS
 from guidedflow.api import _load_agents
 from guidedflow.errors import UserError
 from guidedflow.tasks import find_task
-from guidedflow.training.loop import fit, init_agents, run_chunk, select
+from guidedflow.training.loop import fit, run_chunk
 from guidedflow.training.record import RunFolder
-from guidedflow.training.settings import resolve
+from guidedflow.training.settings import Member, resolve
+from guidedflow.training.stack import init_agents, select
 
 SMALL = {"hidden": (12,), "batch_size": 16, "log_every": 10}
 
@@ -73,7 +74,8 @@ def test_a_run_continued_from_a_checkpoint_ends_bit_identical(name, own_dataset,
 
 
 def test_chunks_of_another_length_learn_the_same(own_dataset):
-    agents = init_agents("gfp", AGENTS["gfp"].config_class(hidden=(16, 16), flow_steps=2), own_dataset.spec, [0])
+    member = Member("", 0, AGENTS["gfp"].config_class(hidden=(16, 16), flow_steps=2))
+    agents = init_agents("gfp", [member], own_dataset.spec)
     data, keys = own_dataset.to_device(), jax.random.key(1)[None]
     long, _ = run_chunk(jax.tree.map(jnp.copy, agents), data, keys, jnp.int32(0), batch_size=8, length=12)
     for start in (0, 4, 8):
@@ -176,11 +178,11 @@ def test_the_last_two_checkpoints_and_the_best_are_kept(tmp_path):
 
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         for step, score in {10: 1.0, 20: 7.0, 30: 3.0, 40: None, 50: 2.0, 60: float("nan")}.items():
-            checkpoints.save(step, {"x": jnp.full(3, float(step))}, score)
+            checkpoints.save(step, {"state": {"x": jnp.full(3, float(step))}}, score)
         checkpoints.wait()
         assert checkpoints.steps() == [20, 50, 60]
         assert (checkpoints.best(), checkpoints.latest()) == (20, 60)
-        restored = checkpoints.restore(20, {"x": jnp.zeros(3)})
+        restored = checkpoints.restore(20, "state", {"x": jnp.zeros(3)})
         np.testing.assert_array_equal(restored["x"], 20.0)
 
 

@@ -1,7 +1,6 @@
 """Runs and files after a mishap: what can be saved is saved, and what cannot is said in one line, nothing lost."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -123,25 +122,16 @@ def test_a_reader_that_leaves_does_not_end_the_training(tmp_path):
     assert (tmp_path / "run" / "summary.json").is_file()
 
 
+def start(signal_number, *arguments, **options):
+    """Start the command with a signal's default action: whoever runs the tests may ignore it, which is inherited."""
+    program = f"import os, signal, sys; signal.signal({int(signal_number)}, signal.SIG_DFL); os.execv(sys.argv[1], "
+    command = [sys.executable, "-c", program + "sys.argv[1:])", sys.executable, "-m", "guidedflow", *arguments]
+    return subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True, **options)
+
+
 def test_ctrl_c_while_starting_is_one_line(tmp_path):
-    # Whoever runs the tests may ignore the signal, which a process inherits.
-    program = (
-        "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
-    )
-    command = [
-        sys.executable,
-        "-c",
-        program,
-        sys.executable,
-        "-m",
-        "guidedflow",
-        "data",
-        "generate",
-        "cube-single-noisy",
-        "--data-dir",
-    ]
     for delay in (0.8, 1.5, 3.0):
-        process = subprocess.Popen([*command, tmp_path], stderr=subprocess.PIPE, text=True)
+        process = start(signal.SIGINT, "data", "generate", "cube-single-noisy", "--data-dir", tmp_path)
         time.sleep(delay)
         process.send_signal(signal.SIGINT)
         _, error = process.communicate(timeout=60)
@@ -226,7 +216,7 @@ def test_nan_in_the_simulators_states(cube_data, tmp_path):
 def test_one_seed_has_no_interval_and_json_has_no_nan(tmp_path):
     from guidedflow.api import over_seeds
 
-    row = {"policy": "actor", "success": 0.5, "episodes": 4, "mean_return": 1.0}
+    row = {"variant": "", "policy": "actor", "success": 0.5, "episodes": 4, "mean_return": 1.0}
     merged = over_seeds([row])
     assert np.isnan(merged[0]["success_low"])
     assert np.isnan(merged[0]["success_high"])
@@ -245,17 +235,15 @@ def test_evaluating_with_impossible_numbers(arguments, finished, cube_data, tmp_
 
 
 def test_the_terminal_closing_saves(tmp_path):
-    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
-        pytest.skip("SIGHUP is ignored here")
     np.savez(tmp_path / "own.npz", **own_arrays())
-    command = [sys.executable, "-m", "guidedflow", "train", "own.npz", "--run-dir", "run", "--flow-steps", "1"]
-    command += ["--hidden", "12", "--log-every", "50"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    command = ["train", "own.npz", "--run-dir", "run", "--flow-steps", 1, "--hidden", 12, "--log-every", 50]
+    process = start(signal.SIGHUP, *command, cwd=tmp_path)
     while not (tmp_path / "run" / "metrics.jsonl").exists() or not (tmp_path / "run" / "metrics.jsonl").stat().st_size:
         assert process.poll() is None
         time.sleep(0.05)
-    os.kill(process.pid, signal.SIGHUP)
-    assert process.wait(60) == 128 + signal.SIGHUP
+    process.send_signal(signal.SIGHUP)
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGHUP
     assert RunFolder(tmp_path / "run").metrics()[-1]["step"] == max(
         int(path.name) for path in (tmp_path / "run" / "checkpoints").glob("[0-9]*")
     )

@@ -27,7 +27,18 @@ from guidedflow.tasks import Task, find_task
 from guidedflow.training import loop
 from guidedflow.training.checkpoint import Checkpoints
 from guidedflow.training.record import RunFolder, TensorBoard, Tracker, WeightsAndBiases, versions, write_json
-from guidedflow.training.settings import Preset, Resolved, TrainSettings, check_settings, resolve, to_json
+from guidedflow.training.settings import (
+    Member,
+    Preset,
+    Resolved,
+    Sweep,
+    TrainSettings,
+    check_settings,
+    members,
+    resolve,
+    to_json,
+)
+from guidedflow.training.stack import init_agents, select
 from guidedflow.types import Spec
 
 IN_MEMORY = "arrays in memory"
@@ -91,8 +102,8 @@ def make_agent(name: str, spec: Spec, *, seed: int = 0, **settings: Any) -> Agen
     """
     resolve(name, "published", None, {})  # Refuses an unknown name.
     config: Any = build(AGENTS[name].config_class, settings)
-    seeds = build(TrainSettings, {"seeds": (seed,)}).seeds
-    return loop.select(loop.init_agents(name, config, spec, seeds), 0)
+    build(TrainSettings, {"seeds": (seed,)})
+    return select(init_agents(name, [Member("", seed, config)], spec), 0)
 
 
 def train(
@@ -101,6 +112,7 @@ def train(
     dataset: Dataset | None = None,
     agent: str = "gfp",
     preset: Preset = "published",
+    sweep: Sweep | None = None,
     run_dir: Path | str | None = None,
     data_dir: Path | str | None = None,
     workers: int | None = None,
@@ -117,6 +129,8 @@ def train(
         dataset: data of your own; with a task, it replaces the task's.
         agent: the algorithm.
         preset: ``published`` (the papers' tuned settings) or ``quick`` (a small network, 25k steps).
+        sweep: values of float settings by name, ``{"alpha": (0.3, 1, 3)}``; every combination trains with every seed,
+            all at once, and the summary ranks them.
         run_dir: the new folder; None: ``runs/<task>/<agent>-<preset>-<time>``.
         data_dir: see ``load_dataset``.
         workers: processes that run the environments; None: one a core.
@@ -133,6 +147,10 @@ def train(
     if task is not None and not str(task).endswith(".npz"):
         known_task = find_task(str(task))
     resolved = resolve(agent, preset, known_task, settings)
+    sweep = {name: [float(value) for value in values] for name, values in (sweep or {}).items()}
+    trained = members(resolved.config, resolved.train.seeds, sweep)
+    if resolved.train.online_steps:
+        _check_online(agent, known_task)
     workers = _workers(workers)
     if wandb is not None:
         WeightsAndBiases.check(wandb)
@@ -150,7 +168,7 @@ def train(
     name = known_task.id if known_task else Path(task).stem if task else "own-data"
     folder = RunFolder.create(
         Path(run_dir) if run_dir is not None else _new_run_dir(name, agent, preset),
-        _run_config(known_task, preset, resolved, dataset, data_source),
+        {**_run_config(known_task, preset, resolved, dataset, data_source), "sweep": sweep},
     )
     if known_task is not None and not resolved.tuned:
         on_notice(f"nobody published settings of {agent} for {known_task.dataset}; its defaults are used")
@@ -163,7 +181,7 @@ def train(
     return _train_in(
         folder,
         resolved.agent,
-        resolved.config,
+        trained,
         resolved.train,
         dataset,
         known_task,
@@ -202,11 +220,11 @@ def resume(
     """
     folder = RunFolder(Path(run_dir))
     saved = folder.config()
-    agent, config, train_settings, task = _read_config(folder, saved)
+    agent, trained, train_settings, task = _read_config(folder, saved)
     before = {
         **saved["settings"],
         **saved["config"],
-        **{name: saved.get(name) for name in ("task", "agent", "preset")},
+        **{name: saved.get(name) for name in ("task", "agent", "preset", "sweep")},
     }
     given: dict[str, Any] = {n: list(value) if isinstance(value, tuple) else value for n, value in settings.items()}
     if task is None and "task" in given:  # The file's path, as it was given to ``train``.
@@ -232,7 +250,7 @@ def resume(
     if dataset.fingerprint() != saved["data"]["fingerprint"]:
         raise UserError(f"{source}: expected the data that {run_dir} was started on, found other data")
     on_notice(f"run: {folder.path}")
-    return _train_in(folder, agent, config, train_settings, dataset, task, workers, wandb, on_progress)
+    return _train_in(folder, agent, trained, train_settings, dataset, task, workers, wandb, on_progress)
 
 
 class Policy:
@@ -268,26 +286,36 @@ class Policy:
 
 
 def load_policy(
-    run_dir: Path | str, name: str | None = None, *, seed: int | None = None, checkpoint: str | int = "latest"
+    run_dir: Path | str,
+    name: str | None = None,
+    *,
+    variant: str | None = None,
+    seed: int | None = None,
+    checkpoint: str | int = "latest",
 ) -> Policy:
     """A policy of a run.
 
     Args:
         run_dir: the run's folder.
         name: the policy; None: the algorithm's main one.
+        variant: of a sweep, ``alpha=0.3`` for instance; None: the run's first.
         seed: the training seed; None: the run's first.
         checkpoint: ``latest``, ``best`` or a step.
 
     Raises:
-        UserError: no such run, policy, seed or checkpoint; the message lists what there is.
+        UserError: no such run, variant, policy, seed or checkpoint; the message lists what there is.
     """
-    agents, settings, spec, _ = _load_agents(RunFolder(Path(run_dir)), checkpoint)
+    agents, trained, spec, _ = _load_agents(RunFolder(Path(run_dir)), checkpoint)
     name = name or agents.policy_names[0]
-    seed = settings.seeds[0] if seed is None else seed
-    for what, value, there in (("policy", name, agents.policy_names), ("seed", seed, settings.seeds)):
+    variant = trained[0].variant if variant is None else variant
+    seed = trained[0].seed if seed is None else seed
+    variants, seeds = ([*dict.fromkeys(member[i] for member in trained)] for i in (0, 1))
+    asked = (("policy", name, agents.policy_names), ("variant", variant, variants), ("seed", seed, seeds))
+    for what, value, there in asked:
         if value not in there:
             raise UserError(f"{what}: expected one of {', '.join(map(str, there))} of {run_dir}, found {value!r}")
-    return Policy(loop.select(agents, settings.seeds.index(seed)), name, spec, seed)
+    index = [member[:2] for member in trained].index((variant, seed))
+    return Policy(select(agents, index), name, spec, seed)
 
 
 def evaluate(
@@ -327,7 +355,7 @@ def evaluate(
     if episodes is not None or not settings.eval_episodes:
         settings = dataclasses.replace(settings, eval_episodes=episodes or TrainSettings.eval_episodes)
         check(settings)
-    agents, _, spec, step = _load_agents(run, checkpoint)
+    agents, trained, spec, step = _load_agents(run, checkpoint)
     backend = gl_backend() if videos else None
     if videos and backend is None:
         on_notice(NO_BACKEND)
@@ -335,20 +363,27 @@ def evaluate(
     folder = run.path / "videos" if videos else None
     if folder is not None:
         folder.mkdir(exist_ok=True)
-    with loop.Evaluator(task, spec, settings, workers, backend) as evaluator:
+    with loop.Evaluator(task, spec, trained, settings, workers, backend) as evaluator:
         return evaluator(agents, step, videos=videos, folder=folder)
 
 
 def over_seeds(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row a policy: means over seeds, the success rate with a 95% interval by Student's t; none from one seed."""
+    """One row a variant and policy, best variant first: means over seeds, and a 95% interval of the success rate.
+
+    The interval is Student's t over seeds; one seed gives none (NaN). Variants are ranked by their main policy's mean
+    score, where there is none by its mean return.
+    """
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["variant"], row["policy"]), []).append(row)
     merged = []
-    for policy in dict.fromkeys(row["policy"] for row in rows):
-        mine = [row for row in rows if row["policy"] == policy]
+    for (variant, policy), mine in groups.items():
         success = np.array([row["success"] for row in mine])
         n = len(mine)
         half = scipy.special.stdtrit(n - 1, 0.975) * success.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
         merged.append(
             {
+                "variant": variant,
                 "policy": policy,
                 "seeds": n,
                 "episodes": sum(row["episodes"] for row in mine),
@@ -358,7 +393,17 @@ def over_seeds(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 "mean_return": float(np.mean([row["mean_return"] for row in mine])),
             }
         )
-    return merged
+    main = {row["variant"]: row for row in reversed(merged)}  # The first policy is the main one.
+    rank = {variant: (np.nan_to_num(row["success"], nan=-1.0), row["mean_return"]) for variant, row in main.items()}
+    return sorted(merged, key=lambda row: rank[row["variant"]], reverse=True)
+
+
+def _check_online(agent: str, task: Task | None) -> None:
+    if not AGENTS[agent].goes_online:
+        able = ", ".join(name for name, found in AGENTS.items() if found.goes_online)
+        raise UserError(f"online_steps: expected 0 for {agent}, which learns offline only; {able} go online")
+    if task is None:
+        raise UserError("online_steps: expected a task, whose environment is there to act in, found data of your own")
 
 
 def _workers(workers: int | None) -> int:
@@ -370,7 +415,7 @@ def _workers(workers: int | None) -> int:
 def _train_in(
     folder: RunFolder,
     agent: str,
-    config: Any,
+    trained: Sequence[Member],
     settings: TrainSettings,
     dataset: Dataset,
     task: Task | None,
@@ -383,7 +428,7 @@ def _train_in(
             rows = loop.train(
                 folder,
                 agent,
-                config,
+                trained,
                 settings,
                 dataset,
                 task,
@@ -398,7 +443,7 @@ def _train_in(
         summary = {
             "task": task.id if task else None,
             "agent": agent,
-            "steps": settings.steps,
+            "steps": settings.steps + settings.online_steps,
             "results": rows,
             "over_seeds": over_seeds(rows),
         }
@@ -456,7 +501,7 @@ def _reading(folder: RunFolder) -> Iterator[None]:
         raise UserError(f"{folder.path / 'config.json'}: expected the settings of a run, found: {what}") from error
 
 
-def _read_config(folder: RunFolder, saved: dict[str, Any]) -> tuple[str, Any, TrainSettings, Task | None]:
+def _read_config(folder: RunFolder, saved: dict[str, Any]) -> tuple[str, list[Member], TrainSettings, Task | None]:
     with _reading(folder):
         agent = saved["agent"]
         if agent not in AGENTS:
@@ -464,7 +509,8 @@ def _read_config(folder: RunFolder, saved: dict[str, Any]) -> tuple[str, Any, Tr
         config: Any = build(AGENTS[agent].config_class, saved["config"])
         settings = build(TrainSettings, saved["settings"])
         check_settings(settings)
-        return agent, config, settings, find_task(saved["task"]) if saved["task"] else None
+        trained = members(config, settings.seeds, saved["sweep"])
+        return agent, trained, settings, find_task(saved["task"]) if saved["task"] else None
 
 
 def _source(folder: RunFolder, saved: dict[str, Any]) -> str:
@@ -472,9 +518,9 @@ def _source(folder: RunFolder, saved: dict[str, Any]) -> str:
         return str(saved["data"]["source"])
 
 
-def _load_agents(folder: RunFolder, checkpoint: str | int) -> tuple[Agent, TrainSettings, Spec, int]:
+def _load_agents(folder: RunFolder, checkpoint: str | int) -> tuple[Agent, list[Member], Spec, int]:
     saved = folder.config()
-    agent, config, settings, _ = _read_config(folder, saved)
+    agent, trained, _, _ = _read_config(folder, saved)
     with _reading(folder):
         shape = saved["spec"]
         spec = Spec(
@@ -494,8 +540,8 @@ def _load_agents(folder: RunFolder, checkpoint: str | int) -> tuple[Agent, Train
             raise UserError(
                 f"checkpoint: expected latest, best or a step of {folder.path} ({listed}), found {checkpoint!r}"
             )
-        like = jax.eval_shape(lambda: loop.init_agents(agent, config, spec, settings.seeds))
-        return checkpoints.restore(step, like), settings, spec, step
+        like = jax.eval_shape(lambda: init_agents(agent, trained, spec))
+        return checkpoints.restore(step, "agents", like), trained, spec, step
 
 
 def _check_dataset(dataset: Any, task: Task | None) -> None:

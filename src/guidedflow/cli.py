@@ -138,6 +138,8 @@ class _Train:
     """The algorithm; it decides which of its own options there are below."""
     preset: Literal["quick", "published"] = "published"
     """published: the papers' settings for the task; quick: a small network and 25,000 steps. Options win over both."""
+    sweep: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=V1,V2,...", help_behavior_hint="")] = ()
+    """Train every value of a float setting (alpha=0.3,1,3) with every seed, all at once, and rank them."""
     run_dir: Annotated[Path | None, _optional("PATH", "runs/TASK/AGENT-PRESET-TIME")] = None
     """The run's new folder."""
     resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="")] = None
@@ -168,6 +170,7 @@ def _train(command: str, argv: list[str]) -> int:
             elif arguments.task is not None:
                 explicit = {name: value for name, value in explicit.items() if not hasattr(arguments, name)}
                 chosen = {name: getattr(arguments, name) for name in ("agent", "preset", "run_dir")}
+                chosen["sweep"] = _sweep(arguments.sweep)
                 run = api.train(arguments.task, **chosen, **common, **explicit)
             else:
                 raise UserError("task: expected a task's id or an npz file, found none; see guidedflow tasks")
@@ -177,6 +180,8 @@ def _train(command: str, argv: list[str]) -> int:
         )
         return 128 + stopped.signal_number
     _print_results(console, run.summary["results"], run.summary["over_seeds"])
+    if arguments.sweep and not run.summary["results"]:
+        _notice("without an environment the variants cannot be ranked; their losses are in metrics.jsonl")
     console.print(f"run: {run.path}   curves: {run.path / 'curves.png'}", soft_wrap=True)
     return 0
 
@@ -203,7 +208,20 @@ def _parse_train(command: str, argv: list[str]) -> tuple[_Train, dict[str, Any]]
     if parsed.run.task is not None:
         explicit["task"] = parsed.run.task
     explicit |= {name: getattr(parsed.run, name) for name in ("agent", "preset") if name in words}
+    if parsed.run.sweep:
+        explicit["sweep"] = _sweep(parsed.run.sweep)
     return parsed.run, explicit
+
+
+def _sweep(arguments: Sequence[str]) -> dict[str, list[float]]:
+    found = {}
+    for argument in arguments:
+        name, _, values = argument.partition("=")
+        try:
+            found[name.replace("-", "_")] = [float(value) for value in values.split(",")]
+        except ValueError as error:
+            raise UserError(f"--sweep: expected NAME=V1,V2,... with numbers, found {argument!r}") from error
+    return found
 
 
 def _peek(argv: Sequence[str], option: str) -> str | None:
@@ -288,20 +306,26 @@ def _print_results(console: Any, rows: Sequence[dict[str, Any]], merged: Sequenc
 
     if not rows:
         return
-    table = Table("policy", "seed", "success rate [95% interval]", "mean return", "episodes")
+    swept = len({row["variant"] for row in rows}) > 1
+    table = Table(
+        *(["variant"] if swept else []), "policy", "seed", "success rate [95% interval]", "mean return", "episodes"
+    )
 
-    def rate(row: dict[str, Any]) -> str:
-        if math.isnan(row["success"]):
-            return "the environment reports none"
-        return f"{row['success']:6.1%}  [{row['success_low']:.1%}, {row['success_high']:.1%}]"
+    def add(row: dict[str, Any], seed: str) -> None:
+        rate = "the environment reports none" if math.isnan(row["success"]) else f"{row['success']:6.1%}"
+        if not math.isnan(row["success_low"]):
+            rate += f"  [{row['success_low']:.1%}, {row['success_high']:.1%}]"
+        variant = [row["variant"]] if swept else []
+        table.add_row(*variant, row["policy"], seed, rate, f"{row['mean_return']:.1f}", str(row["episodes"]))
 
-    for row in rows:
-        table.add_row(row["policy"], str(row["seed"]), rate(row), f"{row['mean_return']:.1f}", str(row["episodes"]))
-    if merged and merged[0]["seeds"] > 1:
+    seeds = merged[0]["seeds"]
+    if not swept:
+        for row in rows:
+            add(row, str(row["seed"]))
         table.add_section()
+    if swept or seeds > 1:  # Of a sweep the ranking alone, best first; each seed's figures are in summary.json.
         for row in merged:
-            seeds = f"mean of {row['seeds']}"
-            table.add_row(row["policy"], seeds, rate(row), f"{row['mean_return']:.1f}", str(row["episodes"]))
+            add(row, f"mean of {seeds}" if seeds > 1 else str(rows[0]["seed"]))
     console.print(table)
 
 

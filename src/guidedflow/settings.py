@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import types
 import typing
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
@@ -82,6 +83,9 @@ def _check_value(name: str, value: Any, hint: Any) -> None:
         for bound in (note for note in arguments[1:] if isinstance(note, Range)):
             if value not in bound:
                 raise UserError(f"{name}: expected a value {bound}, found {value:g}")
+    elif origin is types.UnionType:
+        if value is not None:
+            _check_value(name, value, arguments[0])
     elif origin is typing.Literal:
         if value not in arguments:
             raise UserError(f"{name}: expected one of {', '.join(map(str, arguments))}, found {value!r}")

@@ -1,4 +1,4 @@
-"""The contract that every algorithm keeps, and the two pieces of plumbing that all of them use."""
+"""The contract that every algorithm keeps, and the plumbing that they share."""
 
 import abc
 import dataclasses
@@ -13,7 +13,8 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree, Shaped
 
 from guidedflow.errors import UserError
-from guidedflow.settings import check
+from guidedflow.nn.critic import Critic
+from guidedflow.settings import InnerFraction, Positive, check
 from guidedflow.types import Batch, Spec
 
 Metrics = dict[str, Float[Array, ""]]
@@ -39,6 +40,18 @@ def hyperparameters(cls: type[_T]) -> type[_T]:
     return cls
 
 
+@hyperparameters
+class CriticConfig:
+    """Settings of every agent that learns a critic by temporal differences."""
+
+    discount: InnerFraction = 0.99
+    """gamma: discount of the Bellman backup."""
+    tau: InnerFraction = 0.005
+    """tau: rate at which targets follow their networks."""
+    learning_rate: Positive = 3e-4
+    """Adam's step size, for all networks."""
+
+
 class Agent(eqx.Module):
     """A frozen pytree of networks, targets and optimiser state. Everything in it is an array or static, so it vmaps."""
 
@@ -48,6 +61,8 @@ class Agent(eqx.Module):
     policy_names: ClassVar[tuple[str, ...]]
     """What ``policies`` returns, the main policy first."""
     paper: ClassVar[str]
+    goes_online: ClassVar[bool] = False
+    """Whether the papers train it on from interaction, after the data."""
 
     config: eqx.AbstractVar[Any]
 
@@ -84,6 +99,35 @@ class Agent(eqx.Module):
     @abc.abstractmethod
     def policies(self) -> dict[str, Policy]:
         """The ways of acting that this agent offers."""
+
+    def exploration(self) -> Policy:
+        """How it acts while it gathers data online: as its main policy, unless that draws nothing at random."""
+        return self.policies()[self.policy_names[0]]
+
+    def for_online(self) -> Self:
+        """The agent as it goes online: with the settings that are others there, if any."""
+        return self
+
+
+class CriticAgent(Agent):
+    """An agent that takes one Adam step on the sum of its losses, and lets a target follow its critic."""
+
+    config: Any
+    networks: Any
+    """A named tuple with a field ``critic``."""
+    target_critic: Critic
+    optimizer: optax.ScaleByAdamState
+
+    @abc.abstractmethod
+    def loss(self, networks: Any, batch: Batch, key: PRNGKeyArray) -> tuple[Float[Array, ""], Metrics]:
+        """The sum of the losses, each of which reaches its own network only."""
+
+    def update(self, batch: Batch, key: PRNGKeyArray) -> tuple[Self, Metrics]:
+        """One Adam step on all networks, then the target critic moves towards the new critic by tau."""
+        gradients, metrics = jax.grad(self.loss, has_aux=True)(self.networks, batch, key)
+        networks, optimizer = adam_step(self.networks, gradients, self.optimizer, self.config.learning_rate)
+        target_critic = optax.incremental_update(networks.critic, self.target_critic, self.config.tau)
+        return type(self)(self.config, networks, target_critic, optimizer), metrics
 
 
 def frozen(tree: _T) -> _T:

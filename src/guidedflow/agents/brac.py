@@ -10,27 +10,21 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from guidedflow.agents.agent import Agent, Metrics, Policy, adam_init, adam_step, frozen, hyperparameters
+from guidedflow.agents.agent import Agent, CriticConfig, Metrics, Policy, adam_init, adam_step, frozen, hyperparameters
 from guidedflow.nn.actor import MeanActor
 from guidedflow.nn.critic import Aggregate, Critic, aggregate, critic_loss
-from guidedflow.settings import InnerFraction, NonNegative, Positive, Sizes
+from guidedflow.settings import NonNegative, Sizes
 from guidedflow.types import Batch, Spec
 
 
 @hyperparameters
-class BRACConfig:
+class BRACConfig(CriticConfig):
     """Settings of BRAC."""
 
     tuned_with: ClassVar[dict[str, object]] = {}
 
     alpha: NonNegative = 10.0
     """alpha: weight of the behaviour penalty."""
-    discount: InnerFraction = 0.99
-    """gamma: discount of the Bellman backup."""
-    tau: InnerFraction = 0.005
-    """tau: rate at which the targets follow their networks."""
-    learning_rate: Positive = 3e-4
-    """Adam's step size, for both networks."""
     hidden: Sizes = (512, 512, 512, 512)
     """Hidden layer sizes of both networks."""
     q_agg: Aggregate = "mean"

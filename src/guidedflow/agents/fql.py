@@ -7,31 +7,24 @@ from typing import ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from guidedflow.agents.agent import Agent, Metrics, Policy, adam_init, adam_step, frozen, hyperparameters
+from guidedflow.agents.agent import CriticAgent, CriticConfig, Metrics, Policy, adam_init, frozen, hyperparameters
 from guidedflow.nn.actor import NoiseActor
 from guidedflow.nn.critic import Aggregate, Critic, aggregate, critic_loss
 from guidedflow.nn.flow import Noise, VelocityField, integrate, matching_error
-from guidedflow.settings import Count, InnerFraction, NonNegative, Positive, Sizes
+from guidedflow.settings import Count, NonNegative, Sizes
 from guidedflow.types import Batch, Spec
 
 
 @hyperparameters
-class FQLConfig:
+class FQLConfig(CriticConfig):
     """Settings of FQL."""
 
     tuned_with: ClassVar[dict[str, object]] = {"normalize_q": False}
 
     alpha: NonNegative = 3.0
     """alpha: weight of the distillation term; the published values (3 to 30000) are for an unnormalised Q."""
-    discount: InnerFraction = 0.99
-    """gamma: discount of the Bellman backup."""
-    tau: InnerFraction = 0.005
-    """tau: rate at which the target critic follows the critic."""
-    learning_rate: Positive = 3e-4
-    """Adam's step size, for all three networks."""
     flow_steps: Count = 10
     """M: Euler steps of the flow policy."""
     hidden: Sizes = (512, 512, 512, 512)
@@ -84,17 +77,16 @@ def total_loss(
     return l_critic + l_actor + l_flow, {**critic_metrics, **actor_metrics, "flow_loss": l_flow}
 
 
-class FQL(Agent):
+class FQL(CriticAgent):
     """Flow Q-Learning. Policies: ``actor`` (one network pass) and ``flow`` (M passes, plain cloning)."""
 
     config_class: ClassVar[type] = FQLConfig
     policy_names: ClassVar[tuple[str, ...]] = ("actor", "flow")
     paper: ClassVar[str] = "Flow Q-Learning (Park et al., ICML 2025, arXiv 2502.02538)"
+    goes_online: ClassVar[bool] = True
 
     config: FQLConfig
     networks: Networks
-    target_critic: Critic
-    optimizer: optax.ScaleByAdamState
 
     @classmethod
     def build(cls, config: FQLConfig, spec: Spec, key: PRNGKeyArray) -> Self:
@@ -108,15 +100,9 @@ class FQL(Agent):
         )
         return cls(config, networks, networks.critic, adam_init(networks))
 
-    def update(self, batch: Batch, key: PRNGKeyArray) -> tuple[Self, Metrics]:
-        """One Adam step on all three networks, then the target critic moves towards the new critic by tau."""
-        noise = Noise.draw(key, batch.actions)
-        gradients, metrics = jax.grad(total_loss, has_aux=True)(
-            self.networks, self.target_critic, batch, noise, self.config
-        )
-        networks, optimizer = adam_step(self.networks, gradients, self.optimizer, self.config.learning_rate)
-        target_critic = optax.incremental_update(networks.critic, self.target_critic, self.config.tau)
-        return type(self)(self.config, networks, target_critic, optimizer), metrics
+    def loss(self, networks: Networks, batch: Batch, key: PRNGKeyArray) -> tuple[Float[Array, ""], Metrics]:
+        """``total_loss`` with fresh noise."""
+        return total_loss(networks, self.target_critic, batch, Noise.draw(key, batch.actions), self.config)
 
     def policies(self) -> dict[str, Policy]:
         """``actor``: clip(mu_theta(s, z)); ``flow``: mu_omega(s, z); fresh noise z at every call."""

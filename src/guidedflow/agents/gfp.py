@@ -6,23 +6,23 @@ The flow keeps the actor near the data's good actions; the actor tells the flow 
 
 from typing import ClassVar, Literal, NamedTuple, Self
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from guidedflow.agents.agent import Agent, Metrics, Policy, adam_init, adam_step, frozen, hyperparameters
+from guidedflow.agents.agent import CriticAgent, CriticConfig, Metrics, Policy, adam_init, frozen, hyperparameters
 from guidedflow.nn.actor import NoiseActor
 from guidedflow.nn.critic import Aggregate, Critic, aggregate, critic_loss
 from guidedflow.nn.flow import Noise, VelocityField, integrate, matching_error
-from guidedflow.settings import Count, InnerFraction, NonNegative, Positive, Sizes
+from guidedflow.settings import Count, NonNegative, Sizes
 from guidedflow.types import Batch, Spec
 
 Reference = Literal["actor", "vabc", "mean", "min", "max"]
 
 
 @hyperparameters
-class GFPConfig:
+class GFPConfig(CriticConfig):
     """Settings of GFP."""
 
     tuned_with: ClassVar[dict[str, object]] = {"vabc_target_at": "current"}
@@ -31,12 +31,6 @@ class GFPConfig:
     """alpha: weight of the distillation term in the actor's loss."""
     eta: NonNegative = 1e-3
     """eta: temperature of the guidance; smaller filters the data's actions harder, 0 means none (plain cloning)."""
-    discount: InnerFraction = 0.99
-    """gamma: discount of the Bellman backup."""
-    tau: InnerFraction = 0.005
-    """tau: rate at which the target critic follows the critic."""
-    learning_rate: Positive = 3e-4
-    """Adam's step size, for all three networks."""
     flow_steps: Count = 10
     """M: Euler steps of the flow policy."""
     hidden: Sizes = (512, 512, 512, 512)
@@ -53,6 +47,8 @@ class GFPConfig:
     """What the data's action is compared with: Qbar(s, a_theta), Qbar(s, a_omega), or a combination of both."""
     normalize_q: bool = True
     """Whether the actor's Q term is divided by mean |Q| (lambda)."""
+    online_eta: NonNegative | None = None
+    """eta from the first online step on; none keeps it."""
 
 
 class Networks(NamedTuple):
@@ -148,17 +144,16 @@ def total_loss(
     return l_critic + l_actor + l_vabc, {**critic_metrics, **actor_metrics, **vabc_metrics}
 
 
-class GFP(Agent):
+class GFP(CriticAgent):
     """Guided Flow Policy. Policies: ``actor`` (one network pass) and ``vabc`` (M passes)."""
 
     config_class: ClassVar[type] = GFPConfig
     policy_names: ClassVar[tuple[str, ...]] = ("actor", "vabc")
     paper: ClassVar[str] = "Guided Flow Policy (Nguimatsia Tiofack et al., ICLR 2026, arXiv 2512.03973)"
+    goes_online: ClassVar[bool] = True
 
     config: GFPConfig
     networks: Networks
-    target_critic: Critic
-    optimizer: optax.ScaleByAdamState
 
     @classmethod
     def build(cls, config: GFPConfig, spec: Spec, key: PRNGKeyArray) -> Self:
@@ -173,15 +168,9 @@ class GFP(Agent):
         )
         return cls(config, networks, critic, adam_init(networks))
 
-    def update(self, batch: Batch, key: PRNGKeyArray) -> tuple[Self, Metrics]:
-        """One Adam step on all three networks, then the target critic moves towards the new critic by tau."""
-        noise = Noise.draw(key, batch.actions)
-        gradients, metrics = jax.grad(total_loss, has_aux=True)(
-            self.networks, self.target_critic, batch, noise, self.config
-        )
-        networks, optimizer = adam_step(self.networks, gradients, self.optimizer, self.config.learning_rate)
-        target_critic = optax.incremental_update(networks.critic, self.target_critic, self.config.tau)
-        return type(self)(self.config, networks, target_critic, optimizer), metrics
+    def loss(self, networks: Networks, batch: Batch, key: PRNGKeyArray) -> tuple[Float[Array, ""], Metrics]:
+        """``total_loss`` with fresh noise."""
+        return total_loss(networks, self.target_critic, batch, Noise.draw(key, batch.actions), self.config)
 
     def policies(self) -> dict[str, Policy]:
         """``actor``: clip(mu_theta(s, z)); ``vabc``: mu_omega(s, z); fresh noise z at every call."""
@@ -190,3 +179,10 @@ class GFP(Agent):
             "actor": lambda s, key: jnp.clip(actor(s, flow.noise(s, key)), -1.0, 1.0),
             "vabc": lambda s, key: integrate(flow.at(s), flow.noise(s, key), steps),
         }
+
+    def for_online(self) -> Self:
+        """With ``online_eta`` for eta, if there is one."""
+        if self.config.online_eta is None:
+            return self
+        eta = jnp.full_like(self.config.eta, self.config.online_eta)
+        return eqx.tree_at(lambda agent: agent.config.eta, self, eta)

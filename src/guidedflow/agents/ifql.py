@@ -7,18 +7,17 @@ from typing import ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
-from guidedflow.agents.agent import Agent, Metrics, Policy, adam_init, adam_step, hyperparameters
+from guidedflow.agents.agent import CriticAgent, CriticConfig, Metrics, Policy, adam_init, hyperparameters
 from guidedflow.nn.critic import Critic, ValueFunction, implicit_q_losses
 from guidedflow.nn.flow import VelocityField, integrate, matching_error
-from guidedflow.settings import Count, InnerFraction, Positive, Sizes
+from guidedflow.settings import Count, InnerFraction, Sizes
 from guidedflow.types import Batch, Spec
 
 
 @hyperparameters
-class IFQLConfig:
+class IFQLConfig(CriticConfig):
     """Settings of IFQL."""
 
     tuned_with: ClassVar[dict[str, object]] = {}
@@ -27,12 +26,6 @@ class IFQLConfig:
     """tau_e: expectile of the value regression."""
     candidates: Count = 32
     """Actions drawn from the flow at every step, of which the best valued is taken."""
-    discount: InnerFraction = 0.99
-    """gamma: discount of the Bellman backup."""
-    tau: InnerFraction = 0.005
-    """tau: rate at which the target critic follows the critic."""
-    learning_rate: Positive = 3e-4
-    """Adam's step size, for all three networks."""
     flow_steps: Count = 10
     """M: Euler steps of the flow policy."""
     hidden: Sizes = (512, 512, 512, 512)
@@ -77,17 +70,16 @@ def best_of(
     return jnp.take_along_axis(actions, best[None, :, None], axis=0)[0]
 
 
-class IFQL(Agent):
+class IFQL(CriticAgent):
     """IFQL. Policy: ``flow``, the best valued of several of its actions."""
 
     config_class: ClassVar[type] = IFQLConfig
     policy_names: ClassVar[tuple[str, ...]] = ("flow",)
     paper: ClassVar[str] = "IDQL (Hansen-Estruch et al., 2023, arXiv 2304.10573) with a flow, as in Flow Q-Learning"
+    goes_online: ClassVar[bool] = True
 
     config: IFQLConfig
     networks: Networks
-    target_critic: Critic
-    optimizer: optax.ScaleByAdamState
 
     @classmethod
     def build(cls, config: IFQLConfig, spec: Spec, key: PRNGKeyArray) -> Self:
@@ -99,17 +91,12 @@ class IFQL(Agent):
         networks = Networks(critic, value, VelocityField(n, d, config.hidden, time="raw", key=flow_key))
         return cls(config, networks, critic, adam_init(networks))
 
-    def update(self, batch: Batch, key: PRNGKeyArray) -> tuple[Self, Metrics]:
-        """One Adam step on all three networks, then the target critic moves towards the new critic by tau."""
+    def loss(self, networks: Networks, batch: Batch, key: PRNGKeyArray) -> tuple[Float[Array, ""], Metrics]:
+        """``total_loss`` with fresh noise and times."""
         eps_key, t_key = jax.random.split(key)
         eps = jax.random.normal(eps_key, batch.actions.shape)
         t = jax.random.uniform(t_key, (*batch.rewards.shape, 1))
-        gradients, metrics = jax.grad(total_loss, has_aux=True)(
-            self.networks, self.target_critic, batch, eps, t, self.config
-        )
-        networks, optimizer = adam_step(self.networks, gradients, self.optimizer, self.config.learning_rate)
-        target_critic = optax.incremental_update(networks.critic, self.target_critic, self.config.tau)
-        return type(self)(self.config, networks, target_critic, optimizer), metrics
+        return total_loss(networks, self.target_critic, batch, eps, t, self.config)
 
     def policies(self) -> dict[str, Policy]:
         """``flow``: the best valued of ``candidates`` actions mu_omega(s, z), fresh noise at every call."""

@@ -8,20 +8,19 @@ from typing import ClassVar, Literal, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from guidedflow.agents.agent import Agent, Metrics, Policy, adam_init, adam_step, frozen, hyperparameters
+from guidedflow.agents.agent import CriticAgent, CriticConfig, Metrics, Policy, adam_init, frozen, hyperparameters
 from guidedflow.nn.actor import MeanActor
 from guidedflow.nn.critic import Critic, ValueFunction, implicit_q_losses
-from guidedflow.settings import InnerFraction, NonNegative, Positive, Sizes
+from guidedflow.settings import InnerFraction, NonNegative, Sizes
 from guidedflow.types import Batch, Spec
 
 MAX_WEIGHT = 100.0
 
 
 @hyperparameters
-class IQLConfig:
+class IQLConfig(CriticConfig):
     """Settings of IQL."""
 
     tuned_with: ClassVar[dict[str, object]] = {}
@@ -32,12 +31,6 @@ class IQLConfig:
     """tau_e: expectile of the value regression."""
     actor_objective: Literal["awr", "ddpgbc"] = "awr"
     """Advantage-weighted regression, or climbing Q with a cloning term (DDPG+BC)."""
-    discount: InnerFraction = 0.99
-    """gamma: discount of the Bellman backup."""
-    tau: InnerFraction = 0.005
-    """tau: rate at which the target critic follows the critic."""
-    learning_rate: Positive = 3e-4
-    """Adam's step size, for all three networks."""
     hidden: Sizes = (256, 256, 256, 256)
     """Hidden layer sizes of every network."""
     normalize_q: bool = True
@@ -90,17 +83,16 @@ def total_loss(
     return l_implicit + l_actor, {**implicit_metrics, **actor_metrics}
 
 
-class IQL(Agent):
+class IQL(CriticAgent):
     """Implicit Q-Learning. Policy: ``actor``, the Gaussian's mode."""
 
     config_class: ClassVar[type] = IQLConfig
     policy_names: ClassVar[tuple[str, ...]] = ("actor",)
     paper: ClassVar[str] = "Implicit Q-Learning (Kostrikov et al., ICLR 2022, arXiv 2110.06169)"
+    goes_online: ClassVar[bool] = True
 
     config: IQLConfig
     networks: Networks
-    target_critic: Critic
-    optimizer: optax.ScaleByAdamState
 
     @classmethod
     def build(cls, config: IQLConfig, spec: Spec, key: PRNGKeyArray) -> Self:
@@ -114,13 +106,20 @@ class IQL(Agent):
         )
         return cls(config, networks, networks.critic, adam_init(networks))
 
-    def update(self, batch: Batch, key: PRNGKeyArray) -> tuple[Self, Metrics]:
-        """One Adam step on all three networks, then the target critic moves towards the new critic by tau."""
-        gradients, metrics = jax.grad(total_loss, has_aux=True)(self.networks, self.target_critic, batch, self.config)
-        networks, optimizer = adam_step(self.networks, gradients, self.optimizer, self.config.learning_rate)
-        target_critic = optax.incremental_update(networks.critic, self.target_critic, self.config.tau)
-        return type(self)(self.config, networks, target_critic, optimizer), metrics
+    def loss(self, networks: Networks, batch: Batch, key: PRNGKeyArray) -> tuple[Float[Array, ""], Metrics]:
+        """``total_loss``, which draws nothing."""
+        return total_loss(networks, self.target_critic, batch, self.config)
 
     def policies(self) -> dict[str, Policy]:
         """``actor``: the mean, clipped to [-1, 1]."""
         return {"actor": lambda s, key: jnp.clip(self.networks.actor(s), -1.0, 1.0)}
+
+    def exploration(self) -> Policy:
+        """A draw from the Gaussian, clipped to [-1, 1]."""
+        actor = self.networks.actor
+
+        def act(s: Array, key: PRNGKeyArray) -> Float[Array, "B act"]:
+            mean = actor(s)
+            return jnp.clip(mean + jax.random.normal(key, mean.shape), -1.0, 1.0)
+
+        return act

@@ -10,15 +10,15 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from guidedflow.agents.agent import Agent, Metrics, Policy, adam_init, adam_step, frozen, hyperparameters
+from guidedflow.agents.agent import Agent, CriticConfig, Metrics, Policy, adam_init, adam_step, frozen, hyperparameters
 from guidedflow.nn.actor import MeanActor
 from guidedflow.nn.critic import Aggregate, Critic, aggregate, critic_loss
-from guidedflow.settings import Count, InnerFraction, NonNegative, Positive, Sizes
+from guidedflow.settings import Count, NonNegative, Sizes
 from guidedflow.types import Batch, Spec
 
 
 @hyperparameters
-class ReBRACConfig:
+class ReBRACConfig(CriticConfig):
     """Settings of ReBRAC."""
 
     tuned_with: ClassVar[dict[str, object]] = {}
@@ -27,12 +27,6 @@ class ReBRACConfig:
     """alpha: weight of the actor's behaviour penalty."""
     alpha_critic: NonNegative = 0.01
     """alpha_critic: weight of the behaviour penalty in the critic's target."""
-    discount: InnerFraction = 0.99
-    """gamma: discount of the Bellman backup."""
-    tau: InnerFraction = 0.005
-    """tau: rate at which the targets follow, each time they move."""
-    learning_rate: Positive = 3e-4
-    """Adam's step size, for both networks."""
     target_noise: NonNegative = 0.2
     """Standard deviation of the noise that smooths the target action."""
     target_noise_clip: NonNegative = 0.5
@@ -47,6 +41,14 @@ class ReBRACConfig:
     """Whether the actor's Q term is divided by mean |Q| (lambda)."""
 
 
+def smoothed(
+    actions: Float[Array, "B act"], noise: Float[Array, "B act"], config: ReBRACConfig
+) -> Float[Array, "B act"]:
+    """clip(a + clip(noise)), with noise ~ N(0, I) scaled and clipped as the settings say."""
+    smoothing = jnp.clip(config.target_noise * noise, -config.target_noise_clip, config.target_noise_clip)
+    return jnp.clip(actions + smoothing, -1.0, 1.0)
+
+
 def critic_target(
     target_actor: MeanActor, target_critic: Critic, batch: Batch, noise: Float[Array, "B act"], config: ReBRACConfig
 ) -> Float[Array, " B"]:
@@ -54,8 +56,7 @@ def critic_target(
 
     The penalty is 0 where the trajectory ends at s' and there is no a+.
     """
-    smoothing = jnp.clip(config.target_noise * noise, -config.target_noise_clip, config.target_noise_clip)
-    a_next = jnp.clip(target_actor(batch.next_observations) + smoothing, -1.0, 1.0)
+    a_next = smoothed(target_actor(batch.next_observations), noise, config)
     penalty = jnp.square(a_next - jnp.where(batch.next_action_valid[:, None], batch.next_actions, a_next)).sum(-1)
     q_next = aggregate(target_critic(batch.next_observations, a_next), config.q_agg)
     return frozen(batch.rewards + config.discount * batch.masks * (q_next - config.alpha_critic * penalty))
@@ -79,6 +80,7 @@ class ReBRAC(Agent):
     config_class: ClassVar[type] = ReBRACConfig
     policy_names: ClassVar[tuple[str, ...]] = ("actor",)
     paper: ClassVar[str] = "ReBRAC (Tarasov et al., NeurIPS 2023, arXiv 2305.09836)"
+    goes_online: ClassVar[bool] = True
 
     config: ReBRACConfig
     critic: Critic
@@ -137,3 +139,12 @@ class ReBRAC(Agent):
     def policies(self) -> dict[str, Policy]:
         """``actor``: mu(s), which a tanh keeps inside [-1, 1]."""
         return {"actor": lambda s, key: self.actor(s)}
+
+    def exploration(self) -> Policy:
+        """mu(s) with the noise of the target's smoothing, clipped to [-1, 1]."""
+
+        def act(s: Array, key: PRNGKeyArray) -> Float[Array, "B act"]:
+            actions = self.actor(s)
+            return smoothed(actions, jax.random.normal(key, actions.shape), self.config)
+
+        return act

@@ -4,6 +4,7 @@ import logging
 import math
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -40,16 +41,17 @@ class Checkpoints:
         # Orbax wants an absolute path; what is stored in it does not depend on where the run's folder lies.
         self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
 
-    def save(self, step: int, state: Any, score: float | None) -> None:
-        """Write a checkpoint in the background; ``score`` (higher is better) decides which one is the best.
+    def save(self, step: int, items: Mapping[str, Any], score: float | None) -> None:
+        """Write a checkpoint of named pytrees in the background; the one with the highest ``score`` is the best.
 
         Raises:
             UserError: this or the checkpoint before it could not be written, a full disk for instance.
         """
         metrics = {"score": score} if score is not None and math.isfinite(score) else None
         try:
-            _make_sure_of_room(self.directory, sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
-            self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics)
+            _make_sure_of_room(self.directory, sum(leaf.nbytes for leaf in jax.tree.leaves(dict(items))))
+            saved = {name: ocp.args.StandardSave(item) for name, item in items.items()}
+            self._manager.save(step, args=ocp.args.Composite(**saved), metrics=metrics)
         except Exception as error:
             raise self._not_saved(error) from error
 
@@ -76,14 +78,15 @@ class Checkpoints:
         """Step of the checkpoint with the highest score; the newest if none was scored."""
         return self._manager.best_step() or self.latest()
 
-    def restore(self, step: int, like: _T) -> _T:
-        """The state saved at a step, in the shapes and types of ``like``.
+    def restore(self, step: int, name: str, like: _T) -> _T:
+        """One pytree saved at a step, in the shapes and types of ``like``.
 
         Raises:
             UserError: the checkpoint is missing, damaged, or of another shape.
         """
         try:
-            return self._manager.restore(step, args=ocp.args.StandardRestore(jax.eval_shape(lambda: like)))
+            wanted = {name: ocp.args.StandardRestore(jax.eval_shape(lambda: like))}
+            return self._manager.restore(step, args=ocp.args.Composite(**wanted))[name]
         except Exception as error:
             others = ", ".join(str(other) for other in self.steps() if other != step) or "none"
             raise UserError(

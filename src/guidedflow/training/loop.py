@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from guidedflow.agents import AGENTS, Agent
+from guidedflow.agents import Agent
 from guidedflow.data.dataset import Dataset
 from guidedflow.envs.vector import VectorEnv
 from guidedflow.errors import UserError
@@ -23,8 +23,10 @@ from guidedflow.settings import build
 from guidedflow.tasks import Task
 from guidedflow.training.checkpoint import Checkpoints
 from guidedflow.training.evaluate import evaluate, summarize
+from guidedflow.training.online import Interaction
 from guidedflow.training.record import RunFolder, Tracker
-from guidedflow.training.settings import TrainSettings
+from guidedflow.training.settings import Member, TrainSettings
+from guidedflow.training.stack import init_agents, member_keys, over_members, select
 from guidedflow.types import Spec
 
 
@@ -52,29 +54,16 @@ class Progress(NamedTuple):
     """Means over the last chunk and the seeds; empty where no chunk was just trained."""
 
 
-def init_agents(agent: str, config: Any, spec: Spec, seeds: Sequence[int]) -> Agent:
-    """One agent a seed, stacked along a leading axis of every array."""
-    keys = jnp.stack([_key(seed, "init") for seed in seeds])
-    agents = jax.jit(jax.vmap(lambda key: AGENTS[agent].init(config, spec, key)))(keys)
-    # A target may start as the very array that it follows; the loop donates each array, so each must be its own.
-    return jax.tree.map(jnp.copy, agents)
-
-
-def select(agents: Agent, index: int) -> Agent:
-    """One agent out of the stack."""
-    return jax.tree.map(lambda leaf: leaf[index], agents)
-
-
 @functools.partial(jax.jit, static_argnames=("batch_size", "length"), donate_argnames="agents")
 def run_chunk(
     agents: Agent,
     dataset: Dataset,
-    keys: Key[Array, " seeds"],
+    keys: Key[Array, " members"],
     start: Int[Array, ""],
     *,
     batch_size: int,
     length: int,
-) -> tuple[Agent, dict[str, Float[Array, "seeds length"]]]:
+) -> tuple[Agent, dict[str, Float[Array, "members length"]]]:
     """``length`` updates of every agent from step ``start`` on, compiled as one program.
 
     A step's batch and noise are functions of its seed's key and its number, so where a run was cut into chunks or
@@ -88,10 +77,7 @@ def run_chunk(
 
         return jax.lax.scan(one_step, agent, start + jnp.arange(length))
 
-    if jax.default_backend() == "cpu":
-        # One after the other: a core has nothing to gain from wider products, and conditions stay conditions.
-        return jax.lax.map(lambda both: train_one(*both), (agents, keys))
-    return jax.vmap(train_one)(agents, keys)
+    return over_members(train_one, agents, keys)
 
 
 def fit(
@@ -106,6 +92,7 @@ def fit(
         UserError: a loss turned non-finite, the agent was made for another ``spec``, or a number is out of its range.
     """
     build(TrainSettings, {"steps": steps, "batch_size": batch_size, "seeds": (seed,)})
+    member = Member("", seed, agent.config)
     try:
         jax.eval_shape(lambda: agent.update(dataset.to_device().sample(jax.random.key(0), 2), jax.random.key(0)))
     except TypeError as error:
@@ -114,20 +101,20 @@ def fit(
     agents, metrics = run_chunk(
         agents,
         dataset.to_device(),
-        _key(seed, "train")[None],
+        member_keys([member], "train"),
         jnp.int32(0),
         batch_size=batch_size,
         length=steps,
     )
     found = {name: np.asarray(values) for name, values in metrics.items()}
-    _check_finite(found, 0, [seed], "none was written")
+    _check_finite(found, 0, [member], "none was written")
     return select(agents, 0), {name: values[0] for name, values in found.items()}
 
 
 def train(
     folder: RunFolder,
     agent: str,
-    config: Any,
+    members: Sequence[Member],
     settings: TrainSettings,
     dataset: Dataset,
     task: Task | None,
@@ -141,10 +128,10 @@ def train(
     Args:
         folder: of the run.
         agent: name in ``AGENTS``.
-        config: the algorithm's settings.
+        members: the agents to train at once.
         settings: the run's settings.
         dataset: what to learn from.
-        task: what to evaluate on; None never evaluates.
+        task: what to evaluate on, and to interact with online; None never does either.
         workers: processes for the environments; changes nothing that is learned or measured.
         trackers: where else the numbers go.
         on_progress: called after every chunk and every evaluation.
@@ -157,70 +144,89 @@ def train(
         UserError: a loss turned non-finite, a checkpoint cannot be written or read, or the records are damaged.
         HelperDied, RuntimeError: the environments failed; the run is saved.
     """
-    seeds = settings.seeds
-    keys = jnp.stack([_key(seed, "train") for seed in seeds])
-    agents = init_agents(agent, config, dataset.spec, seeds)
+    total = settings.steps + settings.online_steps
+    keys = member_keys(members, "train")
+    agents = init_agents(agent, members, dataset.spec)
     with ExitStack() as stack:
         checkpoints = stack.enter_context(Checkpoints(folder.checkpoints))
         step = _first_step(folder, checkpoints, settings)
         if step:
-            agents = checkpoints.restore(step, agents)
+            agents = checkpoints.restore(step, "agents", agents)
         evaluations = [row for row in folder.evaluations() if row["step"] == step]
         folder.rewind(step)
         device_data = dataset.to_device()
         evaluator = None
         if task is not None and settings.eval_episodes:
-            evaluator = stack.enter_context(Evaluator(task, dataset.spec, settings, workers))
+            evaluator = stack.enter_context(Evaluator(task, dataset.spec, members, settings, workers))
+        interaction = None
         stop = stack.enter_context(catch_signals())
 
         def evaluate_now() -> list[dict[str, Any]]:
             assert evaluator is not None
-            on_progress(Progress(step, settings.steps, "evaluating", evaluations))
+            on_progress(Progress(step, total, "evaluating", evaluations))
             with stop.at_once():
                 rows = evaluator(agents, step)
             folder.log_evaluations(rows)
             for row in rows:
                 values = {f"{row['policy']}/{name}": row[name] for name in ("success", "mean_return", "mean_length")}
-                _track(trackers, step, row["seed"], values)
-            on_progress(Progress(step, settings.steps, "training", rows))
+                _track(trackers, step, Member(row["variant"], row["seed"], None), values)
+            on_progress(Progress(step, total, "training", rows))
             return rows
+
+        def go_online() -> Interaction:
+            assert task is not None
+            env = VectorEnv(task, slots=len(members), workers=workers, success_timing=settings.success_timing)
+            found = Interaction(stack.enter_context(env), dataset.spec, members, settings)
+            if step > settings.steps:
+                found.buffers = checkpoints.restore(step, "buffers", found.buffers)
+            return found
+
+        def train_chunk() -> tuple[Agent, dict[str, np.ndarray]]:
+            if interaction is not None:
+                return interaction.run_chunk(agents, device_data, keys, step, settings.log_every)
+            trained, stacked = run_chunk(
+                agents,
+                device_data,
+                keys,
+                jnp.int32(step),
+                batch_size=settings.batch_size,
+                length=settings.log_every,
+            )
+            return trained, {name: np.asarray(values) for name, values in stacked.items()}
 
         def save() -> None:
             if step and checkpoints.latest() != step:
-                checkpoints.save(step, agents, _score(evaluations, step))
+                items = {"agents": agents} | ({"buffers": interaction.buffers} if interaction is not None else {})
+                checkpoints.save(step, items, _score(evaluations, step))
 
         def due(interval: int) -> bool:
-            return step > 0 and (step % interval == 0 or step >= settings.steps)
+            return step > 0 and (step % interval == 0 or step in (settings.steps, total))
 
         try:
-            on_progress(Progress(step, settings.steps, "compiling", evaluations))
+            on_progress(Progress(step, total, "compiling", evaluations))
             while True:
                 if evaluator and due(settings.eval_every) and not any(row["step"] == step for row in evaluations):
                     evaluations = evaluate_now()
                 if due(settings.save_every):
                     save()
-                if step >= settings.steps:
+                if step >= total:
                     break
+                if step >= settings.steps and interaction is None:
+                    interaction = go_online()
+                    agents = agents.for_online()
                 began = time.perf_counter()
-                trained, stacked = run_chunk(
-                    agents,
-                    device_data,
-                    keys,
-                    jnp.int32(step),
-                    batch_size=settings.batch_size,
-                    length=settings.log_every,
-                )
-                metrics = {name: np.asarray(values) for name, values in stacked.items()}
+                trained, metrics = train_chunk()
                 rate = settings.log_every / (time.perf_counter() - began)
-                _check_finite(metrics, step, seeds, _last_good(checkpoints))
+                _check_finite(metrics, step, members, _last_good(checkpoints))
                 agents, step = trained, step + settings.log_every
                 means = {name: values.mean(axis=1) for name, values in metrics.items()}
-                for i, seed in enumerate(seeds):
+                for i, member in enumerate(members):
                     values = {name: float(mean[i]) for name, mean in means.items()} | {"updates_per_second": rate}
-                    folder.log_metrics([{"step": step, "seed": seed, **values}])
-                    _track(trackers, step, seed, values)
-                over_seeds = {name: float(mean.mean()) for name, mean in means.items()}
-                on_progress(Progress(step, settings.steps, "training", evaluations, rate, over_seeds))
+                    variant = {"variant": member.variant} if member.variant else {}
+                    folder.log_metrics([{"step": step, **variant, "seed": member.seed, **values}])
+                    _track(trackers, step, member, values)
+                averages = {name: float(mean.mean()) for name, mean in means.items()}
+                on_progress(Progress(step, total, "training", evaluations, rate, averages))
                 stop.check()
         except _StopRequest as request:
             save()
@@ -238,7 +244,7 @@ def train(
 
 
 def _first_step(folder: RunFolder, checkpoints: Checkpoints, settings: TrainSettings) -> int:
-    step = checkpoints.latest() or 0
+    step, total = checkpoints.latest() or 0, settings.steps + settings.online_steps
     recorded = max((row["step"] for row in folder.metrics()), default=0)
     # A kill costs at most the checkpoint that was being written and the steps up to the one after it.
     if recorded > step + 2 * settings.save_every or (recorded > step and folder.is_finished()):
@@ -246,16 +252,25 @@ def _first_step(folder: RunFolder, checkpoints: Checkpoints, settings: TrainSett
             f"{checkpoints.directory}: expected the checkpoints of a run that recorded step {recorded}, found "
             f"{f'none after step {step}' if step else 'none'}; put them back, or start anew in another folder"
         )
-    if step > settings.steps:
-        raise UserError(f"{folder.path}: steps: expected at least {step}, where the run is, found {settings.steps}")
+    if step > total:
+        raise UserError(f"{folder.path}: steps: expected at least {step}, where the run is, found {total}")
     return step
 
 
 class Evaluator:
     """Evaluates every policy of every agent in a stack on one task."""
 
-    def __init__(self, task: Task, spec: Spec, settings: TrainSettings, workers: int, gl_backend: str | None = None):
+    def __init__(
+        self,
+        task: Task,
+        spec: Spec,
+        members: Sequence[Member],
+        settings: TrainSettings,
+        workers: int,
+        gl_backend: str | None = None,
+    ):
         self._spec = spec
+        self._members = members
         self._settings = settings
         slots = min(settings.eval_slots, settings.eval_episodes)
         self._env = VectorEnv(
@@ -265,22 +280,24 @@ class Evaluator:
     def __call__(
         self, agents: Agent, step: int, *, videos: int = 0, folder: Path | None = None
     ) -> list[dict[str, Any]]:
-        """Rows of ``EVALUATION_FIELDS``, one a policy and seed. A seed's policies start from the same states."""
+        """Rows of ``EVALUATION_FIELDS``, one a policy and member. A seed's policies start from the same states."""
         rows = []
-        for i, seed in enumerate(self._settings.seeds):
+        for i, member in enumerate(self._members):
             one = select(agents, i)
             for policy in agents.policy_names:
+                clip = f"step{step} {member.variant} seed{member.seed} {policy}"
                 episodes = evaluate(
                     functools.partial(_act, one, policy),
                     self._env,
                     self._spec,
                     episodes=self._settings.eval_episodes,
-                    seed=derived_seed(seed, "evaluation", step),
+                    seed=derived_seed(member.seed, "evaluation", step),
                     videos=videos,
-                    video_stem=None if folder is None else folder / f"step{step}-seed{seed}-{policy}",
+                    video_stem=None if folder is None else folder / "-".join(clip.split()),
                 )
                 found = summarize(episodes)._asdict()
-                rows.append({"step": step, "seed": seed, "policy": policy, **found, "score": 100 * found["success"]})
+                name = {"step": step, "variant": member.variant, "seed": member.seed, "policy": policy}
+                rows.append({**name, **found, "score": 100 * found["success"]})
         return rows
 
     def __enter__(self) -> "Evaluator":
@@ -299,17 +316,13 @@ def _compiled_act(agent: Agent, policy: str, observations: Array, key: Key[Array
     return agent.policies()[policy](observations, key)
 
 
-def _key(seed: int, purpose: str) -> Key[Array, ""]:
-    return jax.random.key(derived_seed(seed, purpose))
-
-
-def _track(trackers: Sequence[Tracker], step: int, seed: int, values: Mapping[str, float]) -> None:
+def _track(trackers: Sequence[Tracker], step: int, member: Member, values: Mapping[str, float]) -> None:
     for tracker in trackers:
-        tracker.log(step, seed, values)
+        tracker.log(step, member.label, values)
 
 
 def _score(evaluations: Sequence[Mapping[str, Any]], step: int) -> float | None:
-    """Mean over seeds of the main policy's score at this step; None if it was not evaluated here."""
+    """Mean over members of the main policy's score at this step; None if it was not evaluated here."""
     scores = [row["score"] for row in evaluations if row["step"] == step and row["policy"] == evaluations[0]["policy"]]
     return float(np.mean(scores)) if scores else None
 
@@ -319,14 +332,15 @@ def _last_good(checkpoints: Checkpoints) -> str:
     return "none was written" if latest is None else str(checkpoints.directory / str(latest))
 
 
-def _check_finite(metrics: Mapping[str, np.ndarray], start: int, seeds: Sequence[int], last_good: str) -> None:
-    bad = ~np.isfinite(np.stack(list(metrics.values())))  # (metrics, seeds, length)
+def _check_finite(metrics: Mapping[str, np.ndarray], start: int, members: Sequence[Member], last_good: str) -> None:
+    bad = ~np.isfinite(np.stack(list(metrics.values())))  # (metrics, members, length)
     if bad.any():
         step = int(np.flatnonzero(bad.any(axis=(0, 1)))[0])
-        seed = int(np.flatnonzero(bad[:, :, step].any(axis=0))[0])
-        names = [name for name, row in zip(metrics, bad[:, seed, step], strict=True) if row]
+        index = int(np.flatnonzero(bad[:, :, step].any(axis=0))[0])
+        names = [name for name, row in zip(metrics, bad[:, index, step], strict=True) if row]
+        who = f"{members[index].variant} seed {members[index].seed}".strip()
         raise UserError(
-            f"step {start + step + 1}, seed {seeds[seed]}: expected finite losses, found {', '.join(names)} non-finite"
+            f"step {start + step + 1}, {who}: expected finite losses, found {', '.join(names)} non-finite"
             f"; last good checkpoint: {last_good}"
         )
 

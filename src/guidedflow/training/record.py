@@ -18,6 +18,7 @@ from guidedflow.errors import UserError
 
 EVALUATION_FIELDS = (
     "step",
+    "variant",
     "seed",
     "policy",
     "episodes",
@@ -46,8 +47,8 @@ VERSIONED = (
 class Tracker(Protocol):
     """Somewhere else that a run's numbers go."""
 
-    def log(self, step: int, seed: int, values: Mapping[str, float]) -> None:
-        """Show these values for a seed at a step."""
+    def log(self, step: int, label: str, values: Mapping[str, float]) -> None:
+        """Show these values of one member (``seed0`` for instance) at a step."""
 
     def close(self) -> None:
         """Write what is pending."""
@@ -148,7 +149,7 @@ class RunFolder:
         path = self.path / "evaluations.csv"
         if not path.exists():
             return []
-        kinds = {"step": int, "seed": int, "episodes": int, "policy": str}
+        kinds = {"step": int, "variant": str, "seed": int, "episodes": int, "policy": str}
         rows = []
         for number, row in enumerate(csv.DictReader(_read_text(path).splitlines()), 2):
             try:
@@ -191,17 +192,17 @@ class RunFolder:
 
 
 class TensorBoard:
-    """Writes event files into the run's folder, one series a seed."""
+    """Writes event files into the run's folder, one series a member."""
 
     def __init__(self, path: Path):
         from tensorboardX import SummaryWriter
 
         self._writer = SummaryWriter(str(path / "tensorboard"))
 
-    def log(self, step: int, seed: int, values: Mapping[str, float]) -> None:
-        """Show these values for a seed at a step."""
+    def log(self, step: int, label: str, values: Mapping[str, float]) -> None:
+        """Show these values of one member at a step."""
         for name, value in values.items():
-            self._writer.add_scalar(f"seed{seed}/{name}", value, step)
+            self._writer.add_scalar(f"{label}/{name}", value, step)
 
     def close(self) -> None:
         """Write what is pending."""
@@ -232,9 +233,9 @@ class WeightsAndBiases:
         if importlib.util.find_spec("wandb") is None:
             raise UserError("wandb: expected the wandb package, found none; pip install 'guidedflow[wandb]'")
 
-    def log(self, step: int, seed: int, values: Mapping[str, float]) -> None:
-        """Show these values for a seed at a step."""
-        self._run.log({f"seed{seed}/{name}": value for name, value in values.items()} | {"step": step})
+    def log(self, step: int, label: str, values: Mapping[str, float]) -> None:
+        """Show these values of one member at a step."""
+        self._run.log({f"{label}/{name}": value for name, value in values.items()} | {"step": step})
 
     def close(self) -> None:
         """Write what is pending."""

@@ -1,8 +1,10 @@
 """The settings of a run, the presets, and where each value came from."""
 
 import dataclasses
+import itertools
 import json
-from collections.abc import Mapping
+import typing
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 from guidedflow.agents import AGENTS
@@ -20,7 +22,11 @@ class TrainSettings:
     seeds: tuple[Annotated[int, Range(0, 2**32 - 1)], ...] = (0,)
     """Seeds that train at once, on one copy of the data."""
     steps: Count = 1_000_000
-    """Gradient steps."""
+    """Gradient steps on the data."""
+    online_steps: CountOrZero = 0
+    """Steps after those, each one environment step and one gradient step (offline to online)."""
+    balanced_sampling: bool = False
+    """Online: half of each batch from the data and half from what was gathered, instead of both as one buffer."""
     batch_size: Annotated[int, Range(1, 2**20)] = 256
     """B: transitions a step."""
     log_every: Count = 250
@@ -35,6 +41,49 @@ class TrainSettings:
     """Steps between checkpoints; the last two and the best are kept."""
     success_timing: Literal["post", "pre"] = "post"
     """Whether success and reward speak of the state after a step (the published protocol) or before it."""
+
+
+Sweep = Mapping[str, Sequence[float]]
+"""Values of one or more float settings of an algorithm, by name; with several names every combination is meant."""
+
+
+class Member(NamedTuple):
+    """One of the agents that train at once: a variant of the settings with a seed."""
+
+    variant: str
+    """What was swept, ``alpha=0.3`` for instance; empty without a sweep."""
+    seed: int
+    config: Any
+
+    @property
+    def label(self) -> str:
+        """A name for curves."""
+        return f"{self.variant.replace('=', '-')} seed{self.seed}".strip().replace(" ", "/")
+
+
+def members(config: Any, seeds: Sequence[int], sweep: Sweep) -> list[Member]:
+    """Every variant with every seed, the seeds of one variant side by side.
+
+    Raises:
+        UserError: a swept setting is no float of the algorithm's, has a value out of its range, or has one twice.
+    """
+    hints = typing.get_type_hints(type(config))
+    floats = [field.name for field in dataclasses.fields(config) if hints[field.name] is float]
+    for name, values in sweep.items():
+        if name not in floats:
+            raise UserError(
+                f"sweep: expected one of {', '.join(floats)}, whose values train as one batch, found {name}"
+            )
+        if not values or len(set(values)) < len(values):
+            found_values = ", ".join(map(str, values)) or "none"
+            raise UserError(f"sweep: expected values of {name}, each once, found {found_values}")
+    found = []
+    for values in itertools.product(*sweep.values()):
+        chosen = dict(zip(sweep, values, strict=True))
+        variant = " ".join(f"{name}={value:g}" for name, value in chosen.items())
+        varied = build(type(config), {**vars(config), **chosen})
+        found += [Member(variant, seed, varied) for seed in seeds]
+    return found
 
 
 class Resolved(NamedTuple):
@@ -109,7 +158,7 @@ def check_settings(settings: TrainSettings) -> None:
         UserError: naming the field, what was expected and what was found.
     """
     check(settings)
-    for name in ("steps", "eval_every", "save_every"):
+    for name in ("steps", "online_steps", "eval_every", "save_every"):
         value = getattr(settings, name)
         if value % settings.log_every:
             below = value // settings.log_every * settings.log_every

@@ -1,0 +1,203 @@
+"""Offline to online: after the data, one environment step and one update in turn (docs/algorithms.md)."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, Shaped
+
+from guidedflow.agents import Agent
+from guidedflow.data.dataset import Dataset
+from guidedflow.envs.vector import Reset, VectorEnv
+from guidedflow.seeding import derived_seed
+from guidedflow.training.settings import Member, TrainSettings
+from guidedflow.training.stack import over_members
+from guidedflow.types import Batch, Spec
+
+
+class Buffer(NamedTuple):
+    """What one member saw online, in order; rows from ``size`` on are empty. Stacks along a leading axis of members."""
+
+    observations: Shaped[Array, "N *obs"]
+    actions: Float[Array, "N act"]
+    rewards: Float[Array, " N"]
+    next_observations: Shaped[Array, "N *obs"]
+    masks: Float[Array, " N"]
+    episodes: Int[Array, " N"]
+    """The step at which a row's episode began."""
+    size: Int[Array, ""]
+
+    @classmethod
+    def empty(cls, spec: Spec, capacity: int, members: int) -> Self:
+        """A stack of empty buffers."""
+
+        def zeros(*shape: int, dtype: Any = jnp.float32) -> Array:
+            return jnp.zeros((members, capacity, *shape), dtype)
+
+        return cls(
+            observations=zeros(*spec.observation_shape, dtype=spec.observation_dtype),
+            actions=zeros(spec.action_size),
+            rewards=zeros(),
+            next_observations=zeros(*spec.observation_shape, dtype=spec.observation_dtype),
+            masks=zeros(),
+            episodes=zeros(dtype=jnp.int32),
+            size=jnp.zeros(members, jnp.int32),
+        )
+
+    def with_row(self, row: "Row") -> Self:
+        """One row more."""
+        fields = {name: getattr(self, name).at[self.size].set(value) for name, value in row._asdict().items()}
+        return self._replace(**fields, size=self.size + 1)
+
+    def rows(self, rows: Int[Array, " B"]) -> Batch:
+        """The transitions in the given rows."""
+        following = jnp.minimum(rows + 1, self.size - 1)
+        return Batch(
+            observations=self.observations[rows],
+            actions=self.actions[rows],
+            rewards=self.rewards[rows],
+            next_observations=self.next_observations[rows],
+            masks=self.masks[rows],
+            next_actions=self.actions[following],
+            next_action_valid=(following > rows) & (self.episodes[following] == self.episodes[rows]),
+        )
+
+
+class Row(NamedTuple):
+    """A transition as an environment gave it; the fields are those of ``Buffer``, and stack as it does."""
+
+    observations: Any
+    actions: Any
+    rewards: Any
+    next_observations: Any
+    masks: Any
+    episodes: Any
+
+
+def sample(dataset: Dataset, buffer: Buffer, key: PRNGKeyArray, batch_size: int, balanced: bool) -> Batch:
+    """B transitions of the data and of a buffer with at least one row.
+
+    Either both are one pool, drawn from uniformly, or (``balanced``) the first half comes from the data.
+    """
+    data_key, online_key, pool_key = jax.random.split(key, 3)
+    data_rows = dataset.transitions[jax.random.randint(data_key, (batch_size,), 0, dataset.size)]
+    online_rows = jax.random.randint(online_key, (batch_size,), 0, buffer.size)
+    if balanced:
+        from_data = jnp.arange(batch_size) < batch_size // 2
+    else:
+        from_data = jax.random.randint(pool_key, (batch_size,), 0, dataset.size + buffer.size) < dataset.size
+    data, online = dataset.rows(data_rows), buffer.rows(online_rows)
+
+    def choose(a: Array, b: Array) -> Array:
+        return jnp.where(from_data.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+
+    return jax.tree.map(choose, data, online)
+
+
+@jax.jit
+def explore(
+    agents: Agent, observations: Shaped[Array, "members *obs"], keys: Key[Array, " members"], step: Int[Array, ""]
+) -> Float[Array, "members act"]:
+    """One action for each member."""
+
+    def act(agent: Agent, observation: Array, key: Key[Array, ""]) -> Array:
+        return agent.exploration()(observation[None], _keys(key, step)[0])[0]
+
+    return over_members(act, agents, observations, keys)
+
+
+@functools.partial(jax.jit, static_argnames=("batch_size", "balanced"), donate_argnames=("agents", "buffers"))
+def store_and_update(
+    agents: Agent,
+    buffers: Buffer,
+    rows: Row,
+    dataset: Dataset,
+    keys: Key[Array, " members"],
+    step: Int[Array, ""],
+    *,
+    batch_size: int,
+    balanced: bool,
+) -> tuple[Agent, Buffer, dict[str, Float[Array, " members"]]]:
+    """Put each member's newest row into its buffer and update it once."""
+
+    def one(agent: Agent, buffer: Buffer, row: Row, key: Key[Array, ""]) -> tuple[Agent, Buffer, dict[str, Array]]:
+        _, batch_key, update_key = _keys(key, step)
+        buffer = buffer.with_row(row)
+        agent, metrics = agent.update(sample(dataset, buffer, batch_key, batch_size, balanced), update_key)
+        return agent, buffer, metrics
+
+    return over_members(one, agents, buffers, rows, keys)
+
+
+def _keys(key: Key[Array, ""], step: Int[Array, ""]) -> Key[Array, "3"]:
+    """Of an action, a batch and an update."""
+    return jax.random.split(jax.random.fold_in(key, step), 3)
+
+
+class Interaction:
+    """One environment and one buffer a member.
+
+    Episodes begin anew at every multiple of ``save_every``, where checkpoints are written, because an environment
+    cannot be saved. So a run that was killed and continued is the one that was not.
+    """
+
+    def __init__(self, env: VectorEnv, spec: Spec, members: Sequence[Member], settings: TrainSettings):
+        self.buffers = Buffer.empty(spec, settings.online_steps, len(members))
+        self._env = env
+        self._members = members
+        self._settings = settings
+        self._observations = np.zeros((len(members), *spec.observation_shape), spec.observation_dtype)
+        self._episodes = np.full(len(members), -1)  # The step at which each began; -1: none is under way.
+
+    def run_chunk(
+        self, agents: Agent, dataset: Dataset, keys: Key[Array, " members"], start: int, length: int
+    ) -> tuple[Agent, dict[str, Float[np.ndarray, "members length"]]]:
+        """``length`` environment steps and updates of every member, from step ``start`` on."""
+        collected = []
+        for step in range(start, start + length):
+            if step % self._settings.save_every == 0:
+                self._episodes[:] = -1
+            self._begin_episodes(step)
+            actions = np.asarray(explore(agents, self._observations, keys, jnp.int32(step)))
+            agents, self.buffers, metrics = store_and_update(
+                agents,
+                self.buffers,
+                self._act(actions),
+                dataset,
+                keys,
+                jnp.int32(step),
+                batch_size=self._settings.batch_size,
+                balanced=self._settings.balanced_sampling,
+            )
+            collected.append(metrics)
+        return agents, {name: np.stack([m[name] for m in collected], axis=1) for name in collected[0]}
+
+    def _begin_episodes(self, step: int) -> None:
+        begun = self._episodes < 0
+        if not begun.any():
+            return
+        seeds = [derived_seed(member.seed, "online", step) for member in self._members]
+        outcomes = self._env.exchange([Reset(seed) if new else None for seed, new in zip(seeds, begun, strict=True)])
+        for i, outcome in enumerate(outcomes):
+            if outcome is not None:
+                self._observations[i] = outcome.observation
+        self._episodes[begun] = step
+
+    def _act(self, actions: np.ndarray) -> Row:
+        before, episodes = self._observations.copy(), self._episodes.copy()
+        outcomes = self._env.exchange(list(actions))
+        seen = [outcome for outcome in outcomes if outcome is not None]
+        self._observations = np.stack([outcome.observation for outcome in seen])
+        over = np.array([outcome.terminated or outcome.truncated for outcome in seen])
+        self._episodes[over] = -1
+        return Row(
+            observations=before,
+            actions=actions,
+            rewards=np.array([outcome.reward for outcome in seen], np.float32),
+            next_observations=self._observations,
+            masks=np.array([not outcome.terminated for outcome in seen], np.float32),
+            episodes=episodes.astype(np.int32),
+        )

@@ -1,0 +1,98 @@
+"""Variants of the settings train as one batch, and each learns what it would alone."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from conftest import TASK, guidedflow
+
+import guidedflow as gf
+from guidedflow.api import _load_agents, over_seeds
+from guidedflow.errors import UserError
+from guidedflow.training.record import RunFolder
+from guidedflow.training.settings import members
+from guidedflow.training.stack import select
+
+SMALL = {"hidden": (12,), "batch_size": 16, "log_every": 10, "flow_steps": 2, "steps": 40, "save_every": 40}
+
+
+def parameters(run, index):
+    agents, *_ = _load_agents(RunFolder(run.path), "latest")
+    return jax.tree.leaves(select(agents, index))
+
+
+def test_every_variant_learns_what_it_learns_alone(own_dataset, tmp_path):
+    swept = gf.train(
+        dataset=own_dataset, run_dir=tmp_path / "sweep", sweep={"alpha": (0.3, 30)}, seeds=(0, 1), eta=0.5, **SMALL
+    )
+    alone = gf.train(dataset=own_dataset, run_dir=tmp_path / "alone", alpha=30.0, seeds=(1,), eta=0.5, **SMALL)
+    for x, y in zip(parameters(swept, 3), parameters(alone, 0), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4)
+    assert not all(np.allclose(x, y) for x, y in zip(parameters(swept, 1), parameters(swept, 3), strict=True))
+    rows = RunFolder(swept.path).metrics()
+    assert [(row["variant"], row["seed"]) for row in rows[:4]] == [
+        ("alpha=0.3", 0),
+        ("alpha=0.3", 1),
+        ("alpha=30", 0),
+        ("alpha=30", 1),
+    ]
+    policy = gf.load_policy(swept.path, variant="alpha=30", seed=1)
+    np.testing.assert_allclose(policy(np.ones(4)), gf.load_policy(alone.path, seed=1)(np.ones(4)), rtol=1e-3, atol=1e-4)
+    with pytest.raises(UserError, match=r"variant: expected one of alpha=0.3, alpha=30 of .*, found 'alpha=7'"):
+        gf.load_policy(swept.path, variant="alpha=7")
+    with pytest.raises(UserError, match=r"own settings, found others: sweep \{'alpha': \[0.3, 30.0\]\} -> "):
+        gf.resume(swept.path, dataset=own_dataset, sweep={"alpha": [1.0]})
+
+
+def test_a_swept_run_is_continued_evaluated_and_ranked(cube_data, tmp_path):
+    small = [f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items() if name not in ("hidden", "steps")]
+    command = ["train", TASK, "--data-dir", cube_data, "--run-dir", tmp_path / "run", "--preset", "quick"]
+    command += ["--sweep", "alpha=1,10", "eta=0.1,0", "--hidden", "12", "--steps", "40", "--eval-every", "40", *small]
+    done = guidedflow(*command, "--eval-episodes", "2", "--log-every", "20")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    variants = {"alpha=1 eta=0.1", "alpha=1 eta=0", "alpha=10 eta=0.1", "alpha=10 eta=0"}
+    assert {row["variant"] for row in summary["results"]} == variants
+    assert len(summary["over_seeds"]) == 8
+    main = [row for row in summary["over_seeds"] if row["policy"] == "actor"]
+    assert [row["mean_return"] for row in main] == sorted((row["mean_return"] for row in main), reverse=True)
+    assert "alpha=10 eta=0.1" in done.stdout
+    assert guidedflow("train", "--resume", tmp_path / "run").returncode == 0
+    assert gf.evaluate(tmp_path / "run") == json.loads((tmp_path / "run" / "summary.json").read_text())["results"]
+
+
+def test_the_ranking_is_by_the_main_policys_mean_over_seeds():
+    def row(variant, policy, success):
+        return {"variant": variant, "policy": policy, "success": success, "episodes": 1, "mean_return": 0.0}
+
+    rows = [row("a", "actor", 0.2), row("a", "vabc", 1.0), row("b", "actor", 0.4), row("b", "vabc", 0.0)]
+    rows += [row("a", "actor", 0.1), row("a", "vabc", 1.0), row("b", "actor", 0.0), row("b", "vabc", 0.0)]
+    assert [(r["variant"], r["policy"]) for r in over_seeds(rows)] == [
+        ("b", "actor"),
+        ("b", "vabc"),
+        ("a", "actor"),
+        ("a", "vabc"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sweep", "message"),
+    [
+        ({"flow_steps": (1, 2)}, "sweep: expected one of discount, tau, learning_rate, alpha, eta, .*found flow_steps"),
+        ({"alhpa": (1, 2)}, "sweep: expected one of discount"),
+        ({"alpha": (1, 1)}, "sweep: expected values of alpha, each once, found 1, 1"),
+        ({"alpha": ()}, "sweep: expected values of alpha, each once, found none"),
+        ({"discount": (0.9, 2)}, r"discount: expected a value in \(0, 1\), found 2"),
+    ],
+)
+def test_impossible_sweeps(sweep, message):
+    with pytest.raises(UserError, match=message):
+        members(gf.AGENTS["gfp"].config_class(), (0,), sweep)
+
+
+def test_a_sweep_that_is_no_list_of_numbers(own_file, tmp_path):
+    done = guidedflow("train", own_file, "--sweep", "alpha=much", "--run-dir", tmp_path / "run")
+    assert done.returncode == 2
+    assert "--sweep: expected NAME=V1,V2,... with numbers, found 'alpha=much'" in done.stderr
+    assert not (tmp_path / "run").exists()
