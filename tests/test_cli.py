@@ -70,8 +70,9 @@ def test_lists(run):
     listed = json.loads(out)
     assert (code, len(listed), len({task["category"] for task in listed})) == (0, 144, 27)
     code, out, _ = run("agents")
-    assert [line.split()[0] for line in out.splitlines()] == ["gfp", "fql", "rebrac", "brac", "iql", "ifql", "bc"]
+    assert [line.split()[0] for line in out.splitlines()[1:]] == ["gfp", "fql", "rebrac", "brac", "iql", "ifql", "bc"]
     assert "actor, vabc" in out
+    assert "rebrac   actor         rewards, next actions   yes" in out
 
 
 @pytest.mark.parametrize(

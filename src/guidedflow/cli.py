@@ -543,8 +543,10 @@ def _agents(command: str, argv: list[str]) -> int:
     _parse(_Agents, command, argv)
     from guidedflow.agents import AGENTS
 
+    print(f"{'agent':8} {'policies':13} {'learns from':23} {'online':7} paper")
     for name, agent in AGENTS.items():
-        print(f"{name:8} policies: {', '.join(agent.policy_names):16} {agent.paper}")
+        policies, online = ", ".join(agent.policy_names), "yes" if agent.goes_online else "no"
+        print(f"{name:8} {policies:13} {agent.needs:23} {online:7} {agent.paper}")
     return 0
 
 

@@ -61,6 +61,8 @@ class Agent(eqx.Module):
     policy_names: ClassVar[tuple[str, ...]]
     """What ``policies`` returns, the main policy first."""
     paper: ClassVar[str]
+    needs: ClassVar[str] = "rewards"
+    """What the data must hold besides observations and actions."""
     goes_online: ClassVar[bool] = False
     """Whether the papers train it on from interaction, after the data."""
 

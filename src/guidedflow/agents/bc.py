@@ -40,6 +40,7 @@ class BC(Agent):
     config_class: ClassVar[type] = BCConfig
     policy_names: ClassVar[tuple[str, ...]] = ("flow",)
     paper: ClassVar[str] = "Flow matching (Lipman et al., ICLR 2023, arXiv 2210.02747) on the data's actions"
+    needs: ClassVar[str] = "nothing more"
 
     config: BCConfig
     flow: VelocityField

@@ -80,6 +80,7 @@ class ReBRAC(Agent):
     config_class: ClassVar[type] = ReBRACConfig
     policy_names: ClassVar[tuple[str, ...]] = ("actor",)
     paper: ClassVar[str] = "ReBRAC (Tarasov et al., NeurIPS 2023, arXiv 2305.09836)"
+    needs: ClassVar[str] = "rewards, next actions"
     goes_online: ClassVar[bool] = True
 
     config: ReBRACConfig

@@ -1,0 +1,51 @@
+"""They learn: examples/temperature.py with fewer steps, and the fractions of mass per mode that it must show."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "temperature.py"
+LOST = np.array([2.0, 0.6, 0.2, 0.02, 0.006, 0.0])
+
+
+@pytest.fixture(scope="module")
+def mass(tmp_path_factory):
+    """What the example prints: the fraction of a policy's actions nearest to each mode, by the policy's name."""
+    picture = tmp_path_factory.mktemp("temperature") / "temperature.png"
+    # Compiled for speed, unlike the other tests: here training takes longer than compiling.
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_DISABLE_MOST_OPTIMIZATIONS"}
+    command = [sys.executable, EXAMPLE, picture, "2000"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    rows = [re.match(r"(.*?)  +([\d.% ]+)$", line) for line in done.stdout.splitlines()]
+    return {row[1]: np.array([float(f) / 100 for f in row[2].replace("%", "").split()]) for row in rows if row}
+
+
+@pytest.mark.parametrize("name", ["data", "BC flow", "FQL flow"])
+def test_cloning_covers_all_modes(mass, name):
+    np.testing.assert_allclose(mass[name], 1 / 6, atol=0.06)
+
+
+def test_fqls_actor_goes_to_the_best_mode_it_can_reach(mass):
+    assert mass["FQL actor"][-2:].sum() > 0.9
+
+
+def test_vabc_keeps_the_valuable_modes_more_sharply_as_eta_falls(mass):
+    soft, moderate, sharp = (mass[f"VaBC, eta {eta:g}"] for eta in (1e-1, 1e-3, 1e-5))
+    # eta 1e-1 leans away from the worst mode and keeps the others; 1e-3 keeps the three good ones, and all of them.
+    assert soft[0] < 0.1
+    assert soft[1:].min() > 0.08
+    assert moderate[3:].sum() > 0.97
+    assert moderate[3:].min() > 0.1
+    assert sharp[-1] > moderate[-1] > soft[-1]
+    assert soft @ LOST > moderate @ LOST > sharp @ LOST
+
+
+@pytest.mark.parametrize("eta", ["0.1", "0.001", "1e-05"])
+def test_the_actor_follows_vabc(mass, eta):
+    assert np.abs(mass[f"actor, eta {eta}"] - mass[f"VaBC, eta {eta}"]).sum() < 0.3
