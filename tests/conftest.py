@@ -20,6 +20,8 @@ from guidedflow.data.dataset import Dataset
 from guidedflow.data.generate import generate
 
 TASK = "cube-single-noisy-singletask-task1-v0"
+# Recordings and policies that do not ship with the package; beside the repository on the machines that test it.
+SHARED = next((path for path in [Path(__file__).parents[2] / "shared"] if path.is_dir()), None)
 TINY = ["--preset", "quick", "--hidden", "16", "16", "--flow-steps", "2", "--batch-size", "16"]
 
 

@@ -19,7 +19,7 @@ import pytest
 from rich.console import Console
 
 from guidedflow.data import download as module
-from guidedflow.data.download import OGBENCH_BASES, download, fetch_ogbench, progress_bar, verify_npz
+from guidedflow.data.download import OGBENCH_BASES, download, fetch_d4rl, fetch_ogbench, progress_bar, verify_npz
 from guidedflow.errors import UserError
 
 NO_WAIT = (0.0, 0.0, 0.0)
@@ -507,6 +507,22 @@ def test_fetch_ogbench(server: Server, tmp_path: Path, capsys: pytest.CaptureFix
     fetch_ogbench("cube-single-noisy", tmp_path, bases=bases, show=True)
     assert capsys.readouterr().out == ""
     assert len(server.log) == 4
+
+
+def test_fetch_d4rl(server: Server, tmp_path: Path) -> None:
+    import h5py
+
+    with h5py.File(tmp_path / "good.hdf5", "w") as file:
+        for name in ("observations", "actions", "rewards", "terminals", "timeouts"):
+            file[name] = np.random.default_rng(0).normal(size=(1000, 9))
+    good = (tmp_path / "good.hdf5").read_bytes()
+    server.serves("/a/hand_dapg_v1/door-human-v1.hdf5", ranged(good))
+    server.serves("/a/hand_dapg_v1/pen-human-v1.hdf5", whole(good[: len(good) // 2]))
+    bases = [f"http://127.0.0.1:{server.server_port}/a/"]
+    assert fetch_d4rl("door-human-v1", tmp_path, bases=bases).read_bytes() == good
+    with pytest.raises(UserError, match=r"pen-human-v1.hdf5: not downloaded: .*expected a whole HDF5 file"):
+        fetch_d4rl("pen-human-v1", tmp_path, bases=bases)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["door-human-v1.hdf5", "good.hdf5"]
 
 
 def test_the_public_bases_join_with_a_file_name() -> None:

@@ -154,7 +154,7 @@ def test_mistakes_from_python_are_told_before_anything_is_written(own_dataset, c
         ({"dataset": own_dataset, "agent": ["gfp"]}, "agent: expected one of"),
         ({"dataset": own_dataset, "batch_size": 10**12}, r"batch_size: expected a value in \[1, 1048576\]"),
         ({"dataset": own_dataset, "wandb": "yes"}, "wandb: expected online or offline, found 'yes'"),
-        ({"task": "pen-human-v1"}, "pen-human-v1; d4rl is not supported yet"),
+        ({"task": "D4RL/pen/human-v2"}, "D4RL/pen/human-v2; minari is not yet"),
     ]:
         with pytest.raises(UserError, match=message):
             gf.train(run_dir=target, **arguments)
@@ -216,7 +216,7 @@ def test_nan_in_the_simulators_states(cube_data, tmp_path):
 def test_one_seed_has_no_interval_and_json_has_no_nan(tmp_path):
     from guidedflow.api import over_seeds
 
-    row = {"variant": "", "policy": "actor", "success": 0.5, "episodes": 4, "mean_return": 1.0}
+    row = {"variant": "", "policy": "actor", "success": 0.5, "episodes": 4, "mean_return": 1.0, "score": 50.0}
     merged = over_seeds([row])
     assert np.isnan(merged[0]["success_low"])
     assert np.isnan(merged[0]["success_high"])

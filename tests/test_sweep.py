@@ -64,7 +64,14 @@ def test_a_swept_run_is_continued_evaluated_and_ranked(cube_data, tmp_path):
 
 def test_the_ranking_is_by_the_main_policys_mean_over_seeds():
     def row(variant, policy, success):
-        return {"variant": variant, "policy": policy, "success": success, "episodes": 1, "mean_return": 0.0}
+        return {
+            "variant": variant,
+            "policy": policy,
+            "success": success,
+            "episodes": 1,
+            "mean_return": 0,
+            "score": success,
+        }
 
     rows = [row("a", "actor", 0.2), row("a", "vabc", 1.0), row("b", "actor", 0.4), row("b", "vabc", 0.0)]
     rows += [row("a", "actor", 0.1), row("a", "vabc", 1.0), row("b", "actor", 0.0), row("b", "vabc", 0.0)]

@@ -14,7 +14,7 @@ import numpy as np
 import scipy.special
 
 from guidedflow.agents import AGENTS, Agent
-from guidedflow.data import arrays, ogbench
+from guidedflow.data import arrays, d4rl, ogbench
 from guidedflow.data.dataset import Dataset
 from guidedflow.data.generate import FAMILIES
 from guidedflow.envs.make import Labels, label, space_shapes
@@ -63,7 +63,7 @@ def load_dataset(task: str, data_dir: Path | str | None = None) -> Dataset:
     Raises:
         UserError: unknown task; no data, and how to get it; or a damaged file.
     """
-    return _load_task_data(find_task(task), dataset_path(find_task(task), data_dir))
+    return load_task_data(find_task(task), dataset_path(find_task(task), data_dir))
 
 
 def dataset_path(task: Task, data_dir: Path | str | None = None) -> Path:
@@ -74,9 +74,9 @@ def dataset_path(task: Task, data_dir: Path | str | None = None) -> Path:
     """
     if not task.is_supported:
         kind = task.benchmark if task.benchmark != "ogbench" else "learning from pixels"
-        raise UserError(f"task: expected a state-based OGBench task, found {task.id}; {kind} is not supported yet")
+        raise UserError(f"task: expected a task that is supported, found {task.id}; {kind} is not yet")
     folders = ogbench.directories(Path(data_dir) if data_dir is not None else None)
-    path = ogbench.find(task.dataset, folders)
+    path = next((folder / task.file for folder in folders if (folder / task.file).is_file()), None)
     if path is None:
         ways = [f"guidedflow data fetch {task.id}"]
         if task.dataset in FAMILIES:
@@ -84,7 +84,7 @@ def dataset_path(task: Task, data_dir: Path | str | None = None) -> Path:
         where = f" --data-dir {shlex.quote(str(data_dir))}" if data_dir is not None else ""
         looked = " or ".join(str(folder) for folder in folders)
         commands = " or ".join(f"`{way}{where}`" for way in ways)
-        raise UserError(f"{task.dataset}-v0.npz: expected in {looked}, found nothing; get it with {commands}")
+        raise UserError(f"{task.file}: expected in {looked}, found nothing; get it with {commands}")
     return path
 
 
@@ -158,7 +158,7 @@ def train(
         _check_dataset(dataset, known_task)
     elif known_task is not None:
         data_source = str(dataset_path(known_task, data_dir).absolute())
-        dataset = _load_task_data(known_task, Path(data_source))
+        dataset = load_task_data(known_task, Path(data_source))
     elif task is not None:
         data_source = str(Path(task).absolute())
         dataset = arrays.load(Path(task))
@@ -244,7 +244,7 @@ def resume(
         again = f"guidedflow.resume({str(run_dir)!r}, dataset=...)"
         raise UserError(f"{run_dir}: the run was trained on arrays in memory; continue it from Python: {again}")
     elif task is not None:
-        dataset = _load_task_data(task, Path(source) if data_dir is None else dataset_path(task, data_dir))
+        dataset = load_task_data(task, Path(source) if data_dir is None else dataset_path(task, data_dir))
     else:
         dataset = arrays.load(Path(source) if data_dir is None else Path(data_dir) / Path(source).name)
     if dataset.fingerprint() != saved["data"]["fingerprint"]:
@@ -371,7 +371,7 @@ def over_seeds(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """One row a variant and policy, best variant first: means over seeds, and a 95% interval of the success rate.
 
     The interval is Student's t over seeds; one seed gives none (NaN). Variants are ranked by their main policy's mean
-    score, where there is none by its mean return.
+    score.
     """
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
@@ -391,11 +391,11 @@ def over_seeds(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 "success_low": float(np.maximum(0.0, success.mean() - half)),  # NaN stays NaN.
                 "success_high": float(np.minimum(1.0, success.mean() + half)),
                 "mean_return": float(np.mean([row["mean_return"] for row in mine])),
+                "score": float(np.mean([row["score"] for row in mine])),
             }
         )
     main = {row["variant"]: row for row in reversed(merged)}  # The first policy is the main one.
-    rank = {variant: (np.nan_to_num(row["success"], nan=-1.0), row["mean_return"]) for variant, row in main.items()}
-    return sorted(merged, key=lambda row: rank[row["variant"]], reverse=True)
+    return sorted(merged, key=lambda row: main[row["variant"]]["score"], reverse=True)
 
 
 def _check_online(agent: str, task: Task | None) -> None:
@@ -465,7 +465,7 @@ def _trackers(folder: RunFolder, wandb: Literal["online", "offline"] | None) -> 
 
 def _run_config(task: Task | None, preset: str, resolved: Resolved, dataset: Dataset, source: str) -> dict[str, Any]:
     spec = dataset.spec
-    made = ogbench.metadata(Path(source)) if Path(source).is_file() else None
+    made = ogbench.metadata(Path(source)) if source.endswith(".npz") else None
     return {
         "task": task.id if task else None,
         "agent": resolved.agent,
@@ -561,8 +561,13 @@ def label_states(task: Task, states: dict[str, np.ndarray]) -> Labels:
     return call(label, task, states)
 
 
-def _load_task_data(task: Task, path: Path) -> Dataset:
-    return ogbench.load(path, functools.partial(label_states, task))
+def load_task_data(task: Task, path: Path) -> Dataset:
+    """A task's data from a file in its benchmark's format, with that task's rewards."""
+    if task.benchmark == "ogbench":
+        return ogbench.load(path, functools.partial(label_states, task))
+    dataset = d4rl.load(path, is_antmaze=task.is_antmaze)
+    _check_dataset(dataset, task)
+    return dataset
 
 
 def _new_run_dir(name: str, agent: str, preset: str) -> Path:

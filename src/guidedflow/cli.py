@@ -307,16 +307,25 @@ def _print_results(console: Any, rows: Sequence[dict[str, Any]], merged: Sequenc
     if not rows:
         return
     swept = len({row["variant"] for row in rows}) > 1
+    # Where the published score is not the success rate, it has a column of its own.
+    scored = any(not math.isclose(row["score"], 100 * row["success"]) for row in rows)
     table = Table(
-        *(["variant"] if swept else []), "policy", "seed", "success rate [95% interval]", "mean return", "episodes"
+        *(["variant"] if swept else []),
+        "policy",
+        "seed",
+        *(["score"] if scored else []),
+        "success rate [95% interval]",
+        "mean return",
+        "episodes",
     )
 
     def add(row: dict[str, Any], seed: str) -> None:
         rate = "the environment reports none" if math.isnan(row["success"]) else f"{row['success']:6.1%}"
         if not math.isnan(row["success_low"]):
             rate += f"  [{row['success_low']:.1%}, {row['success_high']:.1%}]"
-        variant = [row["variant"]] if swept else []
-        table.add_row(*variant, row["policy"], seed, rate, f"{row['mean_return']:.1f}", str(row["episodes"]))
+        variant, score = [row["variant"]] if swept else [], [f"{row['score']:.1f}"] if scored else []
+        numbers = f"{row['mean_return']:.1f}", str(row["episodes"])
+        table.add_row(*variant, row["policy"], seed, *score, rate, *numbers)
 
     seeds = merged[0]["seeds"]
     if not swept:
@@ -436,15 +445,19 @@ class _Fetch:
 
 def _fetch(command: str, argv: list[str]) -> int:
     arguments = _parse(_Fetch, command, argv)
-    from guidedflow.data.download import fetch_ogbench
+    from guidedflow.data.download import fetch_d4rl, fetch_ogbench
     from guidedflow.data.generate import FAMILIES
     from guidedflow.data.ogbench import default_directory
 
     task = _task_of(arguments.task)
-    if task.benchmark != "ogbench":
-        raise UserError(f"task: expected an OGBench task, found {task.id}; {task.benchmark} is not supported yet")
+    directory = arguments.data_dir or default_directory()
+    if task.benchmark == "minari":
+        raise UserError(f"task: expected an OGBench or D4RL task, found {task.id}; minari is not supported yet")
+    if task.benchmark == "d4rl":
+        print(fetch_d4rl(task.dataset, directory, show=True))
+        return 0
     try:
-        train, val = fetch_ogbench(task.dataset, arguments.data_dir or default_directory(), show=True)
+        train, val = fetch_ogbench(task.dataset, directory, show=True)
     except UserError as error:
         also = f"; or make data like it: guidedflow data generate {task.dataset}" if task.dataset in FAMILIES else ""
         raise UserError(f"{error}{also}") from error
@@ -474,11 +487,11 @@ def _inspect(command: str, argv: list[str]) -> int:
     from guidedflow import api
     from guidedflow.data.inspect import inspect
 
-    if arguments.what.endswith(".npz"):
+    if arguments.what.endswith((".npz", ".hdf5")):
         report = inspect(Path(arguments.what))
     else:
         task = _task_of(arguments.what)
-        report = inspect(api.dataset_path(task, arguments.data_dir), functools.partial(api.label_states, task))
+        report = inspect(api.dataset_path(task, arguments.data_dir), functools.partial(api.load_task_data, task))
     if arguments.json:
         fields = [field._asdict() for field in report.fields]
         _print_json({**report._asdict(), "path": str(report.path), "fields": fields})

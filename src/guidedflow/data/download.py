@@ -29,6 +29,11 @@ OGBENCH_BASES: tuple[str, ...] = (
     "https://huggingface.co/datasets/zhouzypaul/ogbench_datasets/resolve/main/",
 )
 
+D4RL_BASES: tuple[str, ...] = ("http://rail.eecs.berkeley.edu/datasets/offline_rl/",)
+_D4RL_MAZES = {"umaze": "u-maze", "medium": "big-maze", "large": "hardest-maze"}
+# Whether starts and goals vary in a recording of each kind; plain umaze is one of its own.
+_D4RL_VARIED = {"umaze": (False, False), "play": (True, False), "diverse": (True, True)}
+
 Progress = Callable[[int, int | None], None]
 """Called with the bytes on disk so far and the file's size in bytes (None where the server does not say)."""
 
@@ -137,6 +142,25 @@ def download(
         raise UserError(f"{destination}: not downloaded: {reasons}; {advice}")
 
 
+def fetch_d4rl(dataset: str, directory: Path, *, bases: Sequence[str] = D4RL_BASES, show: bool = False) -> Path:
+    """Fetch a D4RL data set, ``door-human-v1`` for instance, and return its path.
+
+    Raises:
+        UserError, OSError: as in `download`.
+    """
+    path, name = directory / f"{dataset}.hdf5", _d4rl_name(dataset)
+    with progress_bar(path.name) if show and not path.exists() else nullcontext() as progress:
+        return download([base + name for base in bases], path, verify=verify_hdf5, progress=progress)
+
+
+def _d4rl_name(dataset: str) -> str:
+    if not dataset.startswith("antmaze-"):
+        return f"hand_dapg_v1/{dataset}.hdf5"
+    _, maze, *kind = dataset.removesuffix("-v2").split("-")
+    start, goal = _D4RL_VARIED[kind[0] if kind else maze]
+    return f"ant_maze_v2/Ant_maze_{_D4RL_MAZES[maze]}_noisy_multistart_{start}_multigoal_{goal}_sparse_fixed.hdf5"
+
+
 def fetch_ogbench(
     dataset: str,
     directory: Path,
@@ -196,6 +220,26 @@ def verify_npz(path: Path) -> None:
         raise UserError(f"{path}: expected a whole npz file, found a damaged one ({error})") from error
     if len(set(lengths)) != 1:
         raise UserError(f"{path}: {expected}, found {', '.join(map(str, lengths))}")
+
+
+def verify_hdf5(path: Path) -> None:
+    """Check that an HDF5 file is whole and holds steps, by reading all of it.
+
+    Raises:
+        UserError: it is truncated or no HDF5, or lacks observations, actions, rewards and flags of one length.
+    """
+    import h5py
+
+    names = ("observations", "actions", "rewards", "terminals", "timeouts")
+    try:
+        with h5py.File(path) as file:
+            lengths = [len(file[name][()]) for name in names]
+    except KeyError as error:
+        raise UserError(f"{path}: expected {', '.join(names)}, found none of the name: {error}") from error
+    except (OSError, RuntimeError, TypeError) as error:
+        raise UserError(f"{path}: expected a whole HDF5 file, found a damaged one ({error})") from error
+    if len(set(lengths)) != 1:
+        raise UserError(f"{path}: expected fields of one length, found {', '.join(map(str, lengths))}")
 
 
 def _length(archive: zipfile.ZipFile, member: str) -> int:

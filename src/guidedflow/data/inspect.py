@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from guidedflow.data import arrays as own_arrays
-from guidedflow.data import ogbench
+from guidedflow.data import d4rl, ogbench
 from guidedflow.errors import UserError
 
 
@@ -36,18 +36,21 @@ class Report(NamedTuple):
     problems: list[str]
 
 
-def inspect(path: Path, label: Callable[[dict[str, np.ndarray]], Any] | None = None) -> Report:
-    """Look at a file as training would: as a task's if its ``label`` is given, else by the fields it has.
+def inspect(path: Path, load: Callable[[Path], Any] | None = None) -> Report:
+    """Look at a file as training would: as a task's if its ``load`` is given, else by the fields it has.
 
     Raises:
-        UserError: it is no readable npz at all.
+        UserError: it is no readable npz or HDF5 at all.
     """
-    content = ogbench.read(path)
+    is_npz = path.suffix != ".hdf5"
+    content = ogbench.read(path) if is_npz else d4rl.read(path)
     fields = [_field(name, array) for name, array in content.items() if name != "metadata"]
-    own = "rewards" in content
+    own = is_npz and "rewards" in content
     try:
-        if label is not None:
-            dataset: Any = ogbench.load(path, label)
+        if load is not None:
+            dataset: Any = load(path)
+        elif not is_npz:
+            dataset = d4rl.load(path, is_antmaze=False)
         elif own:
             dataset = own_arrays.load(path)
         else:
@@ -56,13 +59,13 @@ def inspect(path: Path, label: Callable[[dict[str, np.ndarray]], Any] | None = N
         problems = []
     except UserError as error:
         dataset, problems = None, [str(error)]
-    made = ogbench.metadata(path)
+    made = ogbench.metadata(path) if is_npz else None
     made_by = (
         f"guidedflow data generate ({json.dumps(made)})"
         if made
         else "the user"
         if own
-        else "OGBench's authors, or unknown"
+        else "the benchmark's authors, or unknown"
     )
     if dataset is None:
         return Report(path, made_by, fields, None, None, None, None, None, problems)

@@ -127,12 +127,6 @@ def metadata(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and found.get("generator") == "guidedflow" else None
 
 
-def find(dataset: str, directories: list[Path]) -> Path | None:
-    """The first ``<dataset>-v0.npz`` in the given folders, or None."""
-    candidates = (Path(folder) / f"{dataset}-v0.npz" for folder in directories)
-    return next((path for path in candidates if path.is_file()), None)
-
-
 def directories(data_dir: Path | None) -> list[Path]:
     """Where data is looked for: ``data_dir`` alone if given, else guidedflow's folder, then ogbench's own."""
     if data_dir is not None:

@@ -19,27 +19,62 @@ def make_env(task: Task, *, success_timing: SuccessTiming = "post", **options: A
     """The task's environment, with resets that depend on nothing but their seed.
 
     Args:
-        task: an OGBench task.
-        success_timing: whether reward and success speak of the state after the step (``post``, as the published
-            numbers do) or before it (``pre``, the default of ogbench >= 1.2).
+        task: a supported task.
+        success_timing: OGBench alone: whether reward and success speak of the state after the step (``post``, as the
+            published numbers do) or before it (``pre``, the default of ogbench >= 1.2).
         options: passed on to the environment.
 
     Raises:
         UserError: the task's benchmark has no environments here yet.
     """
-    if task.benchmark != "ogbench":
-        raise UserError(f"task: expected an OGBench task, found {task.id}; {task.benchmark} is not supported yet")
+    if task.benchmark == "minari":
+        raise UserError(f"task: expected an OGBench or D4RL task, found {task.id}; minari is not supported yet")
     with warnings.catch_warnings():
         # Of GLFW, about a screen that is not needed, and of gymnasium, about ogbench's float64 bounds.
         warnings.simplefilter("ignore")
-        import ogbench  # noqa: F401  (registers its environments)
-
+        _register(task)
         spec = gymnasium.spec(task.environment)
         if isinstance(spec.entry_point, str) and "manipspace" in spec.entry_point:
             spec = dataclasses.replace(spec, entry_point=_with_seeded_action_space(spec.entry_point))
-        env = gymnasium.make(spec, disable_env_checker=True, success_timing=success_timing, **options)
+        if task.benchmark == "ogbench":
+            options["success_timing"] = success_timing
+        env = gymnasium.make(spec, disable_env_checker=True, **options)
         env.reset()  # Builds the model: its warnings end here.
+    halve_margins(env)
     return SeededReset(env)
+
+
+def _register(task: Task) -> None:
+    """Make the task's environment known to gymnasium."""
+    if task.benchmark == "ogbench":
+        import ogbench  # noqa: F401  (registers its environments)
+    elif task.is_antmaze:
+        from guidedflow.envs import antmaze
+
+        antmaze.register()
+    else:
+        from guidedflow.envs import adroit
+
+        adroit.register()
+
+
+def halve_margins(env: gymnasium.Env) -> None:
+    """On MuJoCo 3.5 or newer, undo that it adds two geoms' contact margins where older releases took the larger one.
+
+    With margins halved, equal ones add up to what they were. Models without margins are not touched. Warns once.
+    """
+    import mujoco
+
+    if tuple(int(part) for part in mujoco.__version__.split(".")[:2]) < (3, 5):
+        return
+    model = getattr(env.unwrapped, "model", None)
+    if isinstance(model, mujoco.MjModel) and model.geom_margin.any():
+        model.geom_margin[:] *= 0.5
+        warnings.warn(
+            f"MuJoCo {mujoco.__version__} adds contact margins: they were halved, to be close to the physics of the "
+            "published numbers; mujoco<3.5 has those exactly",
+            stacklevel=2,
+        )
 
 
 class Labels(NamedTuple):

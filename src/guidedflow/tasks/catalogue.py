@@ -5,13 +5,14 @@ import difflib
 import functools
 import importlib.resources
 import re
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from guidedflow.errors import UserError
 
 SINGLETASK = re.compile(r"-singletask(-task\d)?")
 # The task that OGBench means by an id without "-taskN" (docs/tasks.md).
 DEFAULT_TASKS = {"antsoccer": 4, "cube": 2, "scene": 2, "puzzle": 4, "antmaze": 1, "humanoidmaze": 1}
+MINARI_ENVIRONMENTS = {"halfcheetah": "HalfCheetah-v5", "hopper": "Hopper-v5", "walker2d": "Walker2d-v5"}
 
 
 class Task(NamedTuple):
@@ -31,19 +32,53 @@ class Task(NamedTuple):
     @property
     def is_supported(self) -> bool:
         """Whether it can be trained on and evaluated here."""
-        return self.benchmark == "ogbench" and not self.id.startswith("visual-")
+        return self.benchmark != "minari" and not self.id.startswith("visual-")
+
+    @property
+    def file(self) -> str:
+        """The name of the data's file."""
+        return f"{self.dataset}-v0.npz" if self.benchmark == "ogbench" else f"{self.dataset}.hdf5"
 
     @property
     def environment(self) -> str:
-        """The environment's id: OGBench names it as the task, less the kind of data."""
-        if self.benchmark != "ogbench":
-            return self.id
-        return self.dataset.rpartition("-")[0] + self.id[len(self.dataset) :]
+        """The environment's id. OGBench names it as the task, less the kind of data; D4RL's are this package's own."""
+        if self.benchmark == "ogbench":
+            return self.dataset.rpartition("-")[0] + self.id[len(self.dataset) :]
+        name = self.id.split("/")[1] if "/" in self.id else self.id.split("-")[0]
+        if self.benchmark == "minari":
+            return MINARI_ENVIRONMENTS.get(name, f"AdroitHand{name.capitalize()}-v1")
+        if name == "antmaze":
+            return f"guidedflow/AntMaze{self.id.split('-')[1].capitalize()}-v2"
+        return f"guidedflow/Adroit{name.capitalize()}-v1"
+
+    @property
+    def is_antmaze(self) -> bool:
+        """Whether it is one of D4RL's AntMaze tasks, which have rules of their own."""
+        return self.category == "d4rl/antmaze"
+
+    @property
+    def scored_by(self) -> Literal["success", "return"]:
+        """Of what the published score is made."""
+        return "success" if self.benchmark == "ogbench" or self.is_antmaze else "return"
+
+    def score(self, success: float, mean_return: float) -> float:
+        """The published score: 100 times the success rate, or 100 (R - R_min) / (R_max - R_min)."""
+        if self.scored_by == "success":
+            return 100.0 * success
+        name = self.id.split("/")[1] if "/" in self.id else self.id.split("-")[0]
+        lowest, highest = _reference_scores()[self.benchmark, name]
+        return 100.0 * (mean_return - lowest) / (highest - lowest)
 
 
 def _read(name: str) -> list[dict[str, str]]:
     text = importlib.resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
     return list(csv.DictReader(text.splitlines()))
+
+
+@functools.cache
+def _reference_scores() -> dict[tuple[str, str], tuple[float, float]]:
+    rows = _read("reference_scores.csv")
+    return {(row["benchmark"], row["name"]): (float(row["lowest"]), float(row["highest"])) for row in rows}
 
 
 @functools.cache

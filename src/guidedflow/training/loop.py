@@ -269,6 +269,7 @@ class Evaluator:
         workers: int,
         gl_backend: str | None = None,
     ):
+        self._task = task
         self._spec = spec
         self._members = members
         self._settings = settings
@@ -297,7 +298,7 @@ class Evaluator:
                 )
                 found = summarize(episodes)._asdict()
                 name = {"step": step, "variant": member.variant, "seed": member.seed, "policy": policy}
-                rows.append({**name, **found, "score": 100 * found["success"]})
+                rows.append({**name, **found, "score": self._task.score(found["success"], found["mean_return"])})
         return rows
 
     def __enter__(self) -> "Evaluator":
