@@ -154,7 +154,7 @@ def test_mistakes_from_python_are_told_before_anything_is_written(own_dataset, c
         ({"dataset": own_dataset, "agent": ["gfp"]}, "agent: expected one of"),
         ({"dataset": own_dataset, "batch_size": 10**12}, r"batch_size: expected a value in \[1, 1048576\]"),
         ({"dataset": own_dataset, "wandb": "yes"}, "wandb: expected online or offline, found 'yes'"),
-        ({"task": "D4RL/pen/human-v2"}, "D4RL/pen/human-v2; minari is not yet"),
+        ({"task": "visual-scene-play-singletask-task1-v0"}, "learning from pixels is not supported yet"),
     ]:
         with pytest.raises(UserError, match=message):
             gf.train(run_dir=target, **arguments)

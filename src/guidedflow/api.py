@@ -14,7 +14,7 @@ import numpy as np
 import scipy.special
 
 from guidedflow.agents import AGENTS, Agent
-from guidedflow.data import arrays, d4rl, ogbench
+from guidedflow.data import arrays, d4rl, minari, ogbench
 from guidedflow.data.dataset import Dataset
 from guidedflow.data.generate import FAMILIES
 from guidedflow.envs.make import Labels, label, space_shapes
@@ -73,10 +73,12 @@ def dataset_path(task: Task, data_dir: Path | str | None = None) -> Path:
         UserError: there is none; the message names the commands that would get it.
     """
     if not task.is_supported:
-        kind = task.benchmark if task.benchmark != "ogbench" else "learning from pixels"
-        raise UserError(f"task: expected a task that is supported, found {task.id}; {kind} is not yet")
-    folders = ogbench.directories(Path(data_dir) if data_dir is not None else None)
-    path = next((folder / task.file for folder in folders if (folder / task.file).is_file()), None)
+        raise UserError(
+            f"task: expected a state-based task, found {task.id}; learning from pixels is not supported yet"
+        )
+    given = Path(data_dir) if data_dir is not None else None
+    folders = [minari.directory(given)] if task.benchmark == "minari" else ogbench.directories(given)
+    path = next((folder / task.file for folder in folders if (folder / task.file).exists()), None)
     if path is None:
         ways = [f"guidedflow data fetch {task.id}"]
         if task.dataset in FAMILIES:
@@ -565,7 +567,10 @@ def load_task_data(task: Task, path: Path) -> Dataset:
     """A task's data from a file in its benchmark's format, with that task's rewards."""
     if task.benchmark == "ogbench":
         return ogbench.load(path, functools.partial(label_states, task))
-    dataset = d4rl.load(path, is_antmaze=task.is_antmaze)
+    if task.benchmark == "d4rl":
+        dataset = d4rl.load(path, is_antmaze=task.is_antmaze)
+    else:
+        dataset = minari.load(path, task.reference_returns)
     _check_dataset(dataset, task)
     return dataset
 

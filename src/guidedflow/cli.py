@@ -11,6 +11,7 @@ import re
 import shlex
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from pathlib import Path
@@ -37,6 +38,7 @@ usage: guidedflow COMMAND [options]        (guidedflow COMMAND --help tells more
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command and exit: 0 if it worked, 2 for the user's mistakes, 128 + n when stopped by signal n."""
+    warnings.showwarning = _show_warning
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
     try:
@@ -452,7 +454,10 @@ def _fetch(command: str, argv: list[str]) -> int:
     task = _task_of(arguments.task)
     directory = arguments.data_dir or default_directory()
     if task.benchmark == "minari":
-        raise UserError(f"task: expected an OGBench or D4RL task, found {task.id}; minari is not supported yet")
+        from guidedflow.data import minari
+
+        print(minari.fetch(task.dataset, arguments.data_dir))
+        return 0
     if task.benchmark == "d4rl":
         print(fetch_d4rl(task.dataset, directory, show=True))
         return 0
@@ -565,6 +570,14 @@ def _agents(command: str, argv: list[str]) -> int:
 
 def _notice(text: str) -> None:
     sys.stderr.write(f"guidedflow: note: {text}\n")
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
+) -> None:
+    """Ours in a line of its own; of the libraries' ones a user can do nothing about."""
+    if "guidedflow" in Path(filename).parts:
+        _notice(str(message))
 
 
 def _print_json(value: Any) -> None:

@@ -38,9 +38,7 @@ class D4RLAdroit(gymnasium.Wrapper):
         found = importlib.metadata.version("gymnasium-robotics")
         if found != TESTED_VERSION:
             raise UserError(f"gymnasium-robotics: expected {TESTED_VERSION}, whose rewards are known, found {found}")
-        # Importing it prints a line about the rewards, which are put right here.
-        with contextlib.redirect_stderr(io.StringIO()):
-            import gymnasium_robotics.envs.adroit_hand as hands
+        import gymnasium_robotics.envs.adroit_hand as hands
 
         environment: Any = getattr(hands, f"AdroitHand{hand.capitalize()}Env")
         super().__init__(environment(reward_type="dense", **options))
@@ -58,7 +56,11 @@ class D4RLAdroit(gymnasium.Wrapper):
 
 
 def register() -> None:
-    """Make ``guidedflow/Adroit{Pen,Door,Hammer,Relocate}-v1`` known to gymnasium."""
+    """Make ``guidedflow/Adroit{Pen,Door,Hammer,Relocate}-v1`` and gymnasium-robotics' own known to gymnasium."""
+    # Importing it prints a line about its rewards: D4RL's are put right above, and Minari's were recorded with them.
+    with contextlib.redirect_stderr(io.StringIO()):
+        import gymnasium_robotics
+    gymnasium.register_envs(gymnasium_robotics)
     for hand, limit in TIME_LIMITS.items():
         name = f"guidedflow/Adroit{hand.capitalize()}-v1"
         if name not in gymnasium.registry:

@@ -8,7 +8,6 @@ from typing import Any, Literal, NamedTuple
 import gymnasium
 import numpy as np
 
-from guidedflow.errors import UserError
 from guidedflow.seeding import numpy_seeded
 from guidedflow.tasks import Task
 
@@ -23,12 +22,7 @@ def make_env(task: Task, *, success_timing: SuccessTiming = "post", **options: A
         success_timing: OGBench alone: whether reward and success speak of the state after the step (``post``, as the
             published numbers do) or before it (``pre``, the default of ogbench >= 1.2).
         options: passed on to the environment.
-
-    Raises:
-        UserError: the task's benchmark has no environments here yet.
     """
-    if task.benchmark == "minari":
-        raise UserError(f"task: expected an OGBench or D4RL task, found {task.id}; minari is not supported yet")
     with warnings.catch_warnings():
         # Of GLFW, about a screen that is not needed, and of gymnasium, about ogbench's float64 bounds.
         warnings.simplefilter("ignore")
@@ -38,6 +32,8 @@ def make_env(task: Task, *, success_timing: SuccessTiming = "post", **options: A
             spec = dataclasses.replace(spec, entry_point=_with_seeded_action_space(spec.entry_point))
         if task.benchmark == "ogbench":
             options["success_timing"] = success_timing
+        if task.category == "minari/adroit":
+            options = {"max_episode_steps": 200, **options}
         env = gymnasium.make(spec, disable_env_checker=True, **options)
         env.reset()  # Builds the model: its warnings end here.
     halve_margins(env)
@@ -52,7 +48,7 @@ def _register(task: Task) -> None:
         from guidedflow.envs import antmaze
 
         antmaze.register()
-    else:
+    elif "droit" in task.environment:  # gymnasium-robotics' own for Minari, with D4RL's rules for D4RL.
         from guidedflow.envs import adroit
 
         adroit.register()

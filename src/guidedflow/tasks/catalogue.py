@@ -32,24 +32,23 @@ class Task(NamedTuple):
     @property
     def is_supported(self) -> bool:
         """Whether it can be trained on and evaluated here."""
-        return self.benchmark != "minari" and not self.id.startswith("visual-")
+        return not self.id.startswith("visual-")
 
     @property
     def file(self) -> str:
-        """The name of the data's file."""
-        return f"{self.dataset}-v0.npz" if self.benchmark == "ogbench" else f"{self.dataset}.hdf5"
+        """The name of the data's file, or of Minari's folder."""
+        return self.dataset + {"ogbench": "-v0.npz", "d4rl": ".hdf5", "minari": ""}[self.benchmark]
 
     @property
     def environment(self) -> str:
         """The environment's id. OGBench names it as the task, less the kind of data; D4RL's are this package's own."""
         if self.benchmark == "ogbench":
             return self.dataset.rpartition("-")[0] + self.id[len(self.dataset) :]
-        name = self.id.split("/")[1] if "/" in self.id else self.id.split("-")[0]
         if self.benchmark == "minari":
-            return MINARI_ENVIRONMENTS.get(name, f"AdroitHand{name.capitalize()}-v1")
-        if name == "antmaze":
+            return MINARI_ENVIRONMENTS.get(self._body, f"AdroitHand{self._body.capitalize()}-v1")
+        if self.is_antmaze:
             return f"guidedflow/AntMaze{self.id.split('-')[1].capitalize()}-v2"
-        return f"guidedflow/Adroit{name.capitalize()}-v1"
+        return f"guidedflow/Adroit{self._body.capitalize()}-v1"
 
     @property
     def is_antmaze(self) -> bool:
@@ -65,9 +64,18 @@ class Task(NamedTuple):
         """The published score: 100 times the success rate, or 100 (R - R_min) / (R_max - R_min)."""
         if self.scored_by == "success":
             return 100.0 * success
-        name = self.id.split("/")[1] if "/" in self.id else self.id.split("-")[0]
-        lowest, highest = _reference_scores()[self.benchmark, name]
+        lowest, highest = self.reference_returns
         return 100.0 * (mean_return - lowest) / (highest - lowest)
+
+    @property
+    def reference_returns(self) -> tuple[float, float]:
+        """The returns that score 0 and 100, where returns are scored."""
+        return _reference_scores()[self.benchmark, self._body]
+
+    @property
+    def _body(self) -> str:
+        """What is controlled: door, antmaze, hopper for instance."""
+        return self.id.split("/")[1] if "/" in self.id else self.id.split("-")[0]
 
 
 def _read(name: str) -> list[dict[str, str]]:

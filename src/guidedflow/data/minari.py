@@ -1,0 +1,139 @@
+"""Minari's data sets, read through the minari package (docs/tasks.md, "Minari")."""
+
+import json
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from guidedflow.data.dataset import Dataset, check_fields
+from guidedflow.errors import UserError
+
+
+def directory(data_dir: Path | None) -> Path:
+    """Where data sets are looked for: ``data_dir``, else ``$MINARI_DATASETS_PATH``, else ``~/.minari/datasets``."""
+    if data_dir is not None:
+        return data_dir
+    return Path(os.environ.get("MINARI_DATASETS_PATH") or "~/.minari/datasets").expanduser()
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """Flat arrays of a local data set: its episodes one after the other, T + 1 rows for T steps.
+
+    Args:
+        path: the data set's folder, the one that ``data`` lies in.
+
+    Returns:
+        observations (N, n), actions (N, d), rewards (N,), terminals (N,) and last (N,): whether the row only holds its
+        episode's final observation; its action and reward are zero.
+
+    Raises:
+        UserError: there is none, or it is damaged, or observations are no vectors.
+    """
+    if not (path / "data").is_dir():
+        raise UserError(f"{path}: expected a Minari data set, found no folder data in it")
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in ("observations", "actions", "rewards", "terminals")}
+    lengths = []
+    for episode in _episodes(path):
+        observations = _vectors(episode.observations, path)
+        steps = len(episode.rewards)
+        if len(observations) != steps + 1 or len(episode.actions) != steps or not steps:
+            raise UserError(
+                f"{path}: episode {episode.id}: expected T + 1 observations and T actions for T > 0 rewards, found "
+                f"{len(observations)}, {len(episode.actions)} and {steps}"
+            )
+        actions = _vectors(episode.actions, path)
+        parts["observations"].append(observations)
+        parts["actions"].append(np.concatenate([actions, np.zeros_like(actions[:1])]))
+        parts["rewards"].append(np.append(episode.rewards, 0.0))
+        parts["terminals"].append(np.append(episode.terminations, False))
+        lengths.append(steps + 1)
+    if not lengths:
+        raise UserError(f"{path}: expected at least one episode, found none")
+    last = np.zeros(sum(lengths), bool)
+    last[np.cumsum(lengths) - 1] = True
+    return {**{name: np.concatenate(arrays) for name, arrays in parts.items()}, "last": last}
+
+
+def load(path: Path, reference: tuple[float, float] | None = None) -> Dataset:
+    """The data set in a folder; masks are 0 where the environment terminated.
+
+    Args:
+        path: as for ``read``.
+        reference: the returns that score 0 and 100; a warning tells if the data set's own metadata disagrees.
+
+    Raises:
+        UserError: as ``read``, or a field is malformed.
+    """
+    arrays = check_fields(read(path), str(path))
+    if reference is not None:
+        _compare_reference(path, reference)
+    return Dataset.from_rows(
+        arrays["observations"],
+        arrays["actions"],
+        arrays["rewards"],
+        masks=1.0 - arrays["terminals"].astype(np.float32),
+        ends=arrays["last"],
+        keep_last=np.zeros_like(arrays["last"]),
+        source=str(path),
+    )
+
+
+def fetch(dataset: str, data_dir: Path | None) -> Path:
+    """Download a data set of Minari's server unless it is there, and return its folder.
+
+    Raises:
+        UserError: it cannot be downloaded.
+    """
+    import minari
+
+    root = directory(data_dir)
+    path = root / dataset
+    if (path / "data").is_dir():
+        read(path)
+        return path
+    before = os.environ.get("MINARI_DATASETS_PATH")
+    os.environ["MINARI_DATASETS_PATH"] = str(root)
+    try:
+        minari.download_dataset(dataset)
+    except Exception as error:  # The package passes on whatever its servers' libraries raise.
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: not downloaded: {reason or type(error).__name__}; run it again to resume") from error
+    finally:
+        os.environ.pop("MINARI_DATASETS_PATH")
+        if before is not None:
+            os.environ["MINARI_DATASETS_PATH"] = before
+    return path
+
+
+def _episodes(path: Path) -> Any:
+    from minari import MinariDataset
+
+    try:
+        yield from MinariDataset(path / "data").iterate_episodes()
+    except (OSError, KeyError, ValueError, RuntimeError, AssertionError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path}: expected a whole Minari data set, found: {reason}") from error
+
+
+def _vectors(values: Any, path: Path) -> np.ndarray:
+    if not isinstance(values, np.ndarray) or values.ndim != 2:
+        found = f"shape {values.shape}" if isinstance(values, np.ndarray) else type(values).__name__
+        raise UserError(f"{path}: expected one vector a step, found {found}")
+    return values
+
+
+def _compare_reference(path: Path, reference: tuple[float, float]) -> None:
+    try:
+        metadata = json.loads((path / "data" / "metadata.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: expected a whole Minari data set, found: {error}") from error
+    stated = tuple(metadata.get(name) for name in ("ref_min_score", "ref_max_score"))
+    if stated != (None, None) and not np.allclose([np.nan if v is None else v for v in stated], reference, rtol=1e-4):
+        warnings.warn(
+            f"{path}: its reference scores {stated[0]} and {stated[1]} are not the published {reference[0]} and "
+            f"{reference[1]}, which are used",
+            stacklevel=2,
+        )
