@@ -329,3 +329,48 @@ def test_registered_under_this_projects_namespace():
     make_env(find_task("door-human-v1"))
     ours = {name for name in gymnasium.registry if name.startswith("guidedflow/")}
     assert ours == {task.environment for task in tasks() if task.benchmark == "d4rl"}
+
+
+@needs_shared
+def test_the_human_demonstrations_are_written_as_d4rl_has_them(tmp_path):
+    source = SHARED / "data" / "door_human.npz"
+    path = gf.generate_adroit("door-human-v1", source, data_dir=tmp_path)
+    stored, written = dict(np.load(source)), d4rl.read(path)
+    for name in d4rl.FIELDS:
+        np.testing.assert_array_equal(written[name], stored[name])
+    assert gf.load_dataset("door-human-v1", tmp_path).size == 6729 - 25
+    assert d4rl.metadata(path)["algorithm"] == "human of door_human.npz"
+    with pytest.raises(UserError, match=r"door-human-v1.hdf5: expected a new file, found one that exists"):
+        gf.generate_adroit("door-human-v1", source, data_dir=tmp_path)
+    folder = gf.generate_adroit("D4RL/door/human-v2", source, data_dir=tmp_path)
+    assert inspect(folder).problems == []
+    # Minari keeps where the last step led to, which was not recorded: a step less in each demonstration.
+    assert gf.load_dataset("D4RL/door/human-v2", tmp_path).size == 6729 - 25
+
+
+@needs_shared
+@pytest.mark.parametrize("task", ["pen-expert-v1", "D4RL/relocate/expert-v2"])
+def test_expert_data_is_made_with_the_policies_noise_and_repeats_itself(task, tmp_path):
+    hand = "pen" if task.startswith("pen") else "relocate"
+    policy = SHARED / "data" / f"{hand}_policy.npz"
+    for folder in "ab":
+        gf.generate_adroit(task, policy, data_dir=tmp_path / folder, episodes=3)
+    first, second = (gf.load_dataset(task, tmp_path / folder) for folder in "ab")
+    assert first.fingerprint() == second.fingerprint()
+    assert 150 < first.size <= 600
+    batch = first.rows(first.transitions)
+    noise = np.asarray(batch.actions) - np.stack([expert(hand)(o) for o in np.asarray(batch.observations)])
+    inside = np.abs(np.asarray(batch.actions)) < 0.999
+    spread = np.exp(np.load(policy)["log_std"])
+    assert 0.8 < (noise / spread)[inside].std() < 1.1
+    with pytest.raises(UserError, match=r"_policy.npz: w0: expected shape"):
+        gf.generate_adroit(task, SHARED / "data" / "hammer_policy.npz", data_dir=tmp_path / "c", episodes=1)
+    with pytest.raises(UserError, match=r"door_human.npz: expected a policy's fields .*found no w0"):
+        gf.generate_adroit(task, SHARED / "data" / "door_human.npz", data_dir=tmp_path / "c", episodes=1)
+    assert not (tmp_path / "c").exists()
+
+
+def test_only_adroits_expert_and_human_data_comes_from_a_file(tmp_path):
+    for task in ("door-cloned-v1", "antmaze-umaze-v2", "mujoco/hopper/expert-v0"):
+        with pytest.raises(UserError, match=f"expected an expert or human task of Adroit, found {task}"):
+            gf.generate_adroit(task, tmp_path / "policy.npz", data_dir=tmp_path)

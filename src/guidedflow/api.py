@@ -17,6 +17,7 @@ from guidedflow.agents import AGENTS, Agent
 from guidedflow.data import arrays, d4rl, minari, ogbench
 from guidedflow.data.dataset import Dataset
 from guidedflow.data.generate import FAMILIES
+from guidedflow.envs import expert
 from guidedflow.envs.make import Labels, label, space_shapes
 from guidedflow.envs.render import NO_BACKEND, gl_backend
 from guidedflow.errors import UserError
@@ -88,6 +89,59 @@ def dataset_path(task: Task, data_dir: Path | str | None = None) -> Path:
         commands = " or ".join(f"`{way}{where}`" for way in ways)
         raise UserError(f"{task.file}: expected in {looked}, found nothing; get it with {commands}")
     return path
+
+
+def generate_adroit(
+    task: str,
+    source: Path | str,
+    *,
+    data_dir: Path | str | None = None,
+    episodes: int = 100,
+    seed: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Path:
+    """Make an Adroit data set in its benchmark's own format, from a policy or from demonstrations.
+
+    Args:
+        task: an expert task (``door-expert-v1``, ``D4RL/pen/expert-v2``), whose environment the policy is rolled in; or
+            a human one, for which ``source`` holds the demonstrations.
+        source: an npz file with the fields of ``guidedflow.envs.expert.Expert``, or D4RL's fields.
+        data_dir: where the data goes; None: where ``load_dataset`` looks first.
+        episodes: how many to roll.
+        seed: of the episodes' starts and the policy's noise.
+        progress: called with the episodes done and all of them.
+
+    Returns:
+        The file, or Minari's folder.
+
+    Raises:
+        UserError: a task of another kind, a malformed source, or the data exists already.
+    """
+    known = find_task(task)
+    kind = known.id.replace("/", "-").split("-")[-2]
+    if not known.category.endswith("/adroit") or kind not in ("expert", "human"):
+        raise UserError(f"task: expected an expert or human task of Adroit, found {known.id}")
+    if not isinstance(episodes, int) or episodes < 1:
+        raise UserError(f"episodes: expected at least 1, found {episodes!r}")
+    content, name = ogbench.read(Path(source)), str(source)
+    given = Path(data_dir) if data_dir is not None else None
+    if kind == "human":
+        made = expert.demonstrations(content, name)
+    else:
+        made = expert.record(known, content, episodes=episodes, seed=seed, source=name, progress=progress)
+    metadata = {"generator": "guidedflow", "algorithm": f"{kind} of {Path(source).name}", "seed": str(seed)}
+    metadata |= {package: version for package, version in versions().items() if package in ("guidedflow", "mujoco")}
+    if known.benchmark == "d4rl":
+        path = ogbench.directories(given)[0] / known.file
+        return d4rl.write(path, content if kind == "human" else d4rl.flat(made), metadata)
+    return minari.write(
+        known.dataset,
+        given,
+        made,
+        environment=known.environment,
+        reference=known.reference_returns,
+        metadata=metadata,
+    )
 
 
 def make_agent(name: str, spec: Spec, *, seed: int = 0, **settings: Any) -> Agent:
@@ -468,6 +522,7 @@ def _trackers(folder: RunFolder, wandb: Literal["online", "offline"] | None) -> 
 def _run_config(task: Task | None, preset: str, resolved: Resolved, dataset: Dataset, source: str) -> dict[str, Any]:
     spec = dataset.spec
     made = ogbench.metadata(Path(source)) if source.endswith(".npz") else None
+    made = d4rl.metadata(Path(source)) if source.endswith(".hdf5") else made
     return {
         "task": task.id if task else None,
         "agent": resolved.agent,

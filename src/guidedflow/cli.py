@@ -381,9 +381,12 @@ def _evaluate(command: str, argv: list[str]) -> int:
 @dataclasses.dataclass(frozen=True)
 class _Generate:
     family: Positional[str]
-    """A family of manipulation data: cube-{single,double,triple}, scene, puzzle-{3x3,4x4}, each -play or -noisy."""
-    episodes: Annotated[int | None, _optional("INT", "as published")] = None
-    """Training episodes of 1001 steps; a tenth as many are made for validation."""
+    """A family of manipulation data: cube-{single,double,triple}, scene, puzzle-{3x3,4x4}, each -play or -noisy.
+    With --policy an Adroit task, expert or human: door-expert-v1 or D4RL/pen/expert-v2 for instance."""
+    policy: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """npz file of an expert's weights or of human demonstrations, from which Adroit's data is made."""
+    episodes: Annotated[int | None, _optional("INT", "as published; 100 with --policy")] = None
+    """Training episodes of 1001 steps; a tenth as many are made for validation. Adroit's have 100 or 200 steps."""
     workers: Annotated[int | None, WORKERS] = None
     """Processes; changes no result."""
     seed: int = 0
@@ -394,6 +397,20 @@ class _Generate:
 
 def _generate(command: str, argv: list[str]) -> int:
     arguments = _parse(_Generate, command, argv)
+    if arguments.policy is not None:
+        from guidedflow import api
+
+        with _EpisodeBar() as progress:
+            path = api.generate_adroit(
+                arguments.family,
+                arguments.policy,
+                data_dir=arguments.data_dir,
+                episodes=100 if arguments.episodes is None else arguments.episodes,
+                seed=arguments.seed,
+                progress=progress,
+            )
+        print(path)
+        return 0
     from guidedflow.data.generate import generate
     from guidedflow.data.ogbench import default_directory
     from guidedflow.processes import available_cores
@@ -589,7 +606,7 @@ def _print_json(value: Any) -> None:
 COMMANDS: dict[str, tuple[str, Callable[[str, list[str]], int]]] = {
     "train": ("train an agent on a task, or on your own arrays", _train),
     "evaluate": ("evaluate the policies of a run", _evaluate),
-    "data generate": ("make an OGBench data set with scripted oracles", _generate),
+    "data generate": ("make an OGBench data set with scripted oracles, or an Adroit one with a policy", _generate),
     "data fetch": ("download a task's published data set", _fetch),
     "data inspect": ("show what is in a data file and what is wrong with it", _inspect),
     "tasks": ("list the tasks", _tasks),

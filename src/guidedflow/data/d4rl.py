@@ -1,6 +1,9 @@
 """D4RL's data files: one HDF5 file of flat arrays a data set (docs/tasks.md, "Files")."""
 
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import h5py
 import numpy as np
@@ -9,6 +12,26 @@ from guidedflow.data.dataset import Dataset, check_fields
 from guidedflow.errors import UserError
 
 FIELDS = ("observations", "actions", "rewards", "terminals", "timeouts")
+
+
+class Episode(Protocol):
+    """T steps: what ``write`` writes."""
+
+    @property
+    def observations(self) -> np.ndarray:
+        """(T + 1, n)."""
+
+    @property
+    def actions(self) -> np.ndarray:
+        """(T, d)."""
+
+    @property
+    def rewards(self) -> np.ndarray:
+        """(T,)."""
+
+    @property
+    def terminated(self) -> bool:
+        """Whether it ended in a terminal state."""
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
@@ -56,3 +79,52 @@ def load(path: Path, *, is_antmaze: bool) -> Dataset:
         keep_last=keep_last,
         source=str(path),
     )
+
+
+def flat(episodes: Sequence[Episode]) -> dict[str, np.ndarray]:
+    """Episodes as the fields of a file: a row a step, where the last step of an episode led to is not kept."""
+    lengths = [len(episode.rewards) for episode in episodes]
+    last = np.zeros(sum(lengths), bool)
+    last[np.cumsum(lengths) - 1] = True
+    terminal = last & np.repeat([episode.terminated for episode in episodes], lengths)
+    return {
+        "observations": np.concatenate([episode.observations[:-1] for episode in episodes]),
+        "actions": np.concatenate([episode.actions for episode in episodes]),
+        "rewards": np.concatenate([episode.rewards for episode in episodes]),
+        "terminals": terminal,
+        "timeouts": last & ~terminal,
+    }
+
+
+def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> Path:
+    """Write the arrays of ``FIELDS`` in D4RL's format; the file is there whole or not at all.
+
+    Raises:
+        UserError: it exists already, or a field is malformed.
+        OSError: it cannot be written.
+    """
+    if path.exists():
+        raise UserError(f"{path}: expected a new file, found one that exists; name another --data-dir or remove it")
+    checked = check_fields({name: arrays[name] for name in FIELDS}, str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with h5py.File(temporary, "w") as file:
+            for name, array in checked.items():
+                file.create_dataset(name, data=array, compression="gzip")
+            for name, value in metadata.items():
+                file[f"metadata/{name}"] = value
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def metadata(path: Path) -> dict[str, str] | None:
+    """What a file made by ``guidedflow data generate`` says of itself; None for any other."""
+    with h5py.File(path) as file:
+        found = file.get("metadata")
+        if not isinstance(found, h5py.Group) or "generator" not in found:
+            return None
+        values = {name: value[()] for name, value in found.items() if isinstance(value, h5py.Dataset)}
+    return {name: value.decode() if isinstance(value, bytes) else str(value) for name, value in values.items()}

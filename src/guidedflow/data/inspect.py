@@ -61,7 +61,7 @@ def inspect(path: Path, load: Callable[[Path], Any] | None = None) -> Report:
         problems = []
     except UserError as error:
         dataset, problems = None, [str(error)]
-    made = ogbench.metadata(path) if is_npz else None
+    made = ogbench.metadata(path) if is_npz else None if path.is_dir() else d4rl.metadata(path)
     made_by = (
         f"guidedflow data generate ({json.dumps(made)})"
         if made
@@ -72,7 +72,7 @@ def inspect(path: Path, load: Callable[[Path], Any] | None = None) -> Report:
     if dataset is None:
         return Report(path, made_by, fields, None, None, None, None, None, problems)
     starts, ends = np.unique(dataset.episode_starts), np.unique(dataset.episode_ends)
-    lengths = ends - starts + 1
+    lengths = ends - starts + 1 - path.is_dir()  # A Minari episode has a row more than it has steps.
     rows = dataset.transitions
     return Report(
         path=path,

@@ -1,13 +1,16 @@
 """Minari's data sets, read through the minari package (docs/tasks.md, "Minari")."""
 
+import contextlib
 import json
 import os
 import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from guidedflow.data.d4rl import Episode
 from guidedflow.data.dataset import Dataset, check_fields
 from guidedflow.errors import UserError
 
@@ -94,18 +97,75 @@ def fetch(dataset: str, data_dir: Path | None) -> Path:
     if (path / "data").is_dir():
         read(path)
         return path
-    before = os.environ.get("MINARI_DATASETS_PATH")
-    os.environ["MINARI_DATASETS_PATH"] = str(root)
     try:
-        minari.download_dataset(dataset)
+        with _root(root):
+            minari.download_dataset(dataset)
     except Exception as error:  # The package passes on whatever its servers' libraries raise.
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: not downloaded: {reason or type(error).__name__}; run it again to resume") from error
+    return path
+
+
+def write(
+    dataset: str,
+    data_dir: Path | None,
+    episodes: Sequence[Episode],
+    *,
+    environment: str,
+    reference: tuple[float, float],
+    metadata: Mapping[str, str],
+) -> Path:
+    """Write episodes as a local Minari data set, and return its folder.
+
+    Raises:
+        UserError: it exists already.
+    """
+    import gymnasium
+    import minari
+    from minari.data_collector import EpisodeBuffer
+
+    path = directory(data_dir) / dataset
+    if path.exists():
+        raise UserError(f"{path}: expected a new folder, found one that exists; name another --data-dir or remove it")
+    buffers = [
+        EpisodeBuffer(
+            id=number,
+            observations=list(episode.observations),
+            actions=list(episode.actions),
+            rewards=episode.rewards.tolist(),
+            terminations=[*[False] * (len(episode.rewards) - 1), episode.terminated],
+            truncations=[*[False] * (len(episode.rewards) - 1), not episode.terminated],
+        )
+        for number, episode in enumerate(episodes)
+    ]
+    with _root(directory(data_dir)), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Of metadata that a local set need not have.
+        first = episodes[0]
+        minari.create_dataset_from_buffers(
+            dataset,
+            buffers,
+            env=environment,
+            observation_space=gymnasium.spaces.Box(-np.inf, np.inf, first.observations.shape[1:], np.float64),
+            action_space=gymnasium.spaces.Box(-1.0, 1.0, first.actions.shape[1:], np.float32),
+            ref_min_score=reference[0],
+            ref_max_score=reference[1],
+            algorithm_name=metadata.get("algorithm"),
+            description=json.dumps(dict(metadata)),
+        )
+    return path
+
+
+@contextlib.contextmanager
+def _root(folder: Path) -> Iterator[None]:
+    """The minari package knows where its data lies by an environment variable alone."""
+    before = os.environ.get("MINARI_DATASETS_PATH")
+    os.environ["MINARI_DATASETS_PATH"] = str(folder)
+    try:
+        yield
     finally:
         os.environ.pop("MINARI_DATASETS_PATH")
         if before is not None:
             os.environ["MINARI_DATASETS_PATH"] = before
-    return path
 
 
 def _episodes(path: Path) -> Any:

@@ -1,0 +1,138 @@
+"""Rolls Adroit's expert policies, of which the published expert data was made (docs/tasks.md, "Real data")."""
+
+from collections.abc import Callable
+from typing import NamedTuple, Self
+
+import gymnasium
+import numpy as np
+
+from guidedflow.envs.make import make_env
+from guidedflow.errors import UserError
+from guidedflow.seeding import derived_seed
+from guidedflow.tasks import Task
+
+
+class Recording(NamedTuple):
+    """One episode of T steps."""
+
+    observations: np.ndarray
+    """(T + 1, n): the last one is what the last step led to."""
+    actions: np.ndarray
+    rewards: np.ndarray
+    terminated: bool
+    """Whether it ended in a terminal state; otherwise the recording just stopped."""
+
+
+class Expert(NamedTuple):
+    """A Gaussian policy: two tanh layers between scaled inputs and outputs, and a fixed spread."""
+
+    w0: np.ndarray
+    b0: np.ndarray
+    w1: np.ndarray
+    b1: np.ndarray
+    w2: np.ndarray
+    b2: np.ndarray
+    in_shift: np.ndarray
+    in_scale: np.ndarray
+    out_shift: np.ndarray
+    out_scale: np.ndarray
+    log_std: np.ndarray
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, np.ndarray], env: gymnasium.Env, source: str) -> Self:
+        """The policy in the arrays of a file, for an environment.
+
+        Raises:
+            UserError: an array is missing, or has not the size that the environment asks for.
+        """
+        missing = [name for name in cls._fields if name not in arrays]
+        if missing:
+            raise UserError(f"{source}: expected a policy's fields {', '.join(cls._fields)}, found no {missing[0]}")
+        policy = cls(*(arrays[name].astype(np.float64) for name in cls._fields))
+        hidden = len(policy.b0)
+        assert env.observation_space.shape is not None
+        assert env.action_space.shape is not None
+        (n,), (d,) = env.observation_space.shape, env.action_space.shape
+        shapes = {"w0": (hidden, n), "w1": (hidden, hidden), "w2": (d, hidden), "in_shift": (n,), "log_std": (d,)}
+        for name, shape in shapes.items():
+            found = getattr(policy, name).shape
+            if found != shape:
+                raise UserError(
+                    f"{source}: {name}: expected shape {shape} for {env.spec and env.spec.id}, found {found}"
+                )
+        return policy
+
+    def __call__(self, observation: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        """The action in [-1, 1], float32; noise is a draw of N(0, I), or zeros for the mean."""
+        x = (observation - self.in_shift) / (self.in_scale + 1e-8)
+        hidden = np.tanh(self.w1 @ np.tanh(self.w0 @ x + self.b0) + self.b1)
+        action = (self.w2 @ hidden + self.b2) * self.out_scale + self.out_shift + np.exp(self.log_std) * noise
+        return np.clip(action, -1.0, 1.0).astype(np.float32)
+
+
+def record(
+    task: Task,
+    arrays: dict[str, np.ndarray],
+    *,
+    episodes: int,
+    seed: int,
+    source: str,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Recording]:
+    """Roll a policy, with its noise, in a task's environment. An episode depends on (seed, its number) alone.
+
+    Args:
+        task: an Adroit task of D4RL or Minari.
+        arrays: the policy's fields, as ``Expert`` has them.
+        episodes: how many.
+        seed: of the starts and the noise.
+        source: what errors call the policy.
+        progress: called with the episodes done and all of them.
+
+    Raises:
+        UserError: the policy is malformed, or not one for this task.
+    """
+    env = make_env(task)
+    policy = Expert.from_arrays(arrays, env, source)
+    found = []
+    for number in range(episodes):
+        progress(number, episodes)
+        rng = np.random.default_rng(derived_seed(seed, "noise", number))
+        observation, _ = env.reset(seed=derived_seed(seed, "episode", number))
+        observations, actions, rewards = [observation], [], []
+        terminated = truncated = False
+        while not (terminated or truncated):
+            action = policy(observation, rng.standard_normal(len(policy.log_std)))
+            observation, reward, terminated, truncated, _ = env.step(action)
+            observations.append(observation)
+            actions.append(action)
+            rewards.append(float(reward))
+        found.append(Recording(np.array(observations), np.array(actions), np.array(rewards), terminated))
+    progress(episodes, episodes)
+    return found
+
+
+def demonstrations(arrays: dict[str, np.ndarray], source: str) -> list[Recording]:
+    """The episodes of a file of human demonstrations: D4RL's fields.
+
+    An episode's last step is left out: where it led to was not recorded.
+
+    Raises:
+        UserError: a field is missing.
+    """
+    names = ("observations", "actions", "rewards", "terminals", "timeouts")
+    missing = [name for name in names if name not in arrays]
+    if missing:
+        raise UserError(f"{source}: expected the fields {', '.join(names)}, found no {missing[0]}")
+    ends = np.flatnonzero(arrays["terminals"] | arrays["timeouts"]) + 1
+    starts = [0, *ends[:-1]]
+    return [
+        Recording(
+            arrays["observations"][start:end].astype(np.float64),
+            arrays["actions"][start : end - 1],
+            arrays["rewards"][start : end - 1].astype(np.float64),
+            terminated=False,
+        )
+        for start, end in zip(starts, ends, strict=True)
+        if end - start > 1
+    ]
