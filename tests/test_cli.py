@@ -69,6 +69,11 @@ def test_lists(run):
     code, out, _ = run("tasks", "--json")
     listed = json.loads(out)
     assert (code, len(listed), len({task["category"] for task in listed})) == (0, 144, 27)
+    assert sum(task["is_supported"] for task in listed) == 139
+    assert {task["scored_by"] for task in listed if task["benchmark"] == "ogbench"} == {"success"}
+    code, out, _ = run("tasks", "d4rl/adroit", "--data-dir", ".")
+    assert len(out.splitlines()) == 13
+    assert run("tasks", "--here", "--data-dir", ".")[0] == 2
     code, out, _ = run("agents")
     assert [line.split()[0] for line in out.splitlines()[1:]] == ["gfp", "fql", "rebrac", "brac", "iql", "ifql", "bc"]
     assert "actor, vabc" in out

@@ -146,7 +146,7 @@ def test_mistakes_from_python_are_told_before_anything_is_written(own_dataset, c
     for arguments, message in [
         ({"dataset": own_arrays()}, "dataset: expected a Dataset, found dict"),
         ({"dataset": pictures}, "observations: expected one vector a step"),
-        ({"dataset": own_dataset, "task": TASK}, r"dataset: expected observations and actions of .*\(28,\)"),
+        ({"dataset": own_dataset, "task": TASK}, r"dataset: observations: expected \(28,\) a row"),
         ({"dataset": own_dataset, "hidden": 8}, "hidden: expected a sequence, found 8"),
         ({"dataset": own_dataset, "seeds": 3}, "seeds: expected a sequence, found 3"),
         ({"dataset": own_dataset, "seeds": (-1,)}, r"seeds: expected a value in \[0, 4294967295\], found -1"),

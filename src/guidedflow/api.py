@@ -17,8 +17,9 @@ from guidedflow.agents import AGENTS, Agent
 from guidedflow.data import arrays, d4rl, minari, ogbench
 from guidedflow.data.dataset import Dataset
 from guidedflow.data.generate import FAMILIES
+from guidedflow.data.places import folders
 from guidedflow.envs import expert
-from guidedflow.envs.make import Labels, label, space_shapes
+from guidedflow.envs.make import Labels, label
 from guidedflow.envs.render import NO_BACKEND, gl_backend
 from guidedflow.errors import UserError
 from guidedflow.processes import HelperDied, available_cores, call
@@ -77,15 +78,14 @@ def dataset_path(task: Task, data_dir: Path | str | None = None) -> Path:
         raise UserError(
             f"task: expected a state-based task, found {task.id}; learning from pixels is not supported yet"
         )
-    given = Path(data_dir) if data_dir is not None else None
-    folders = [minari.directory(given)] if task.benchmark == "minari" else ogbench.directories(given)
-    path = next((folder / task.file for folder in folders if (folder / task.file).exists()), None)
+    searched = folders(task.benchmark, None if data_dir is None else Path(data_dir))
+    path = next((folder / task.file for folder in searched if (folder / task.file).exists()), None)
     if path is None:
         ways = [f"guidedflow data fetch {task.id}"]
         if task.dataset in FAMILIES:
             ways.insert(0, f"guidedflow data generate {task.dataset}")
         where = f" --data-dir {shlex.quote(str(data_dir))}" if data_dir is not None else ""
-        looked = " or ".join(str(folder) for folder in folders)
+        looked = " or ".join(str(folder) for folder in searched)
         commands = " or ".join(f"`{way}{where}`" for way in ways)
         raise UserError(f"{task.file}: expected in {looked}, found nothing; get it with {commands}")
     return path
@@ -132,7 +132,7 @@ def generate_adroit(
     metadata = {"generator": "guidedflow", "algorithm": f"{kind} of {Path(source).name}", "seed": str(seed)}
     metadata |= {package: version for package, version in versions().items() if package in ("guidedflow", "mujoco")}
     if known.benchmark == "d4rl":
-        path = ogbench.directories(given)[0] / known.file
+        path = folders("d4rl", given)[0] / known.file
         return d4rl.write(path, content if kind == "human" else d4rl.flat(made), metadata)
     return minari.write(
         known.dataset,
@@ -601,16 +601,17 @@ def _load_agents(folder: RunFolder, checkpoint: str | int) -> tuple[Agent, list[
         return checkpoints.restore(step, "agents", like), trained, spec, step
 
 
-def _check_dataset(dataset: Any, task: Task | None) -> None:
+def _check_dataset(dataset: Any, task: Task | None, source: str = "dataset") -> None:
     """What the user hands in is a data set, and of the task's sizes."""
     if not isinstance(dataset, Dataset):
         made = "make one with Dataset.from_arrays"
-        raise UserError(f"dataset: expected a Dataset, found {type(dataset).__name__}; {made}")
-    if task is not None:
-        wanted = call(space_shapes, task)
-        found = (dataset.spec.observation_shape, (dataset.spec.action_size,))
-        if wanted != found:
-            raise UserError(f"dataset: expected observations and actions of {task.id}, {wanted}, found {found}")
+        raise UserError(f"{source}: expected a Dataset, found {type(dataset).__name__}; {made}")
+    if task is None:
+        return
+    for name, wanted in (("observations", task.observation_shape), ("actions", (task.action_size,))):
+        found = getattr(dataset, name).shape[1:]
+        if found != wanted:
+            raise UserError(f"{source}: {name}: expected {wanted} a row, as {task.id} has, found {found}")
 
 
 def label_states(task: Task, states: dict[str, np.ndarray]) -> Labels:
@@ -621,12 +622,12 @@ def label_states(task: Task, states: dict[str, np.ndarray]) -> Labels:
 def load_task_data(task: Task, path: Path) -> Dataset:
     """A task's data from a file in its benchmark's format, with that task's rewards."""
     if task.benchmark == "ogbench":
-        return ogbench.load(path, functools.partial(label_states, task))
-    if task.benchmark == "d4rl":
+        dataset = ogbench.load(path, functools.partial(label_states, task))
+    elif task.benchmark == "d4rl":
         dataset = d4rl.load(path, is_antmaze=task.is_antmaze)
     else:
         dataset = minari.load(path, task.reference_returns)
-    _check_dataset(dataset, task)
+    _check_dataset(dataset, task, str(path))
     return dataset
 
 

@@ -412,7 +412,7 @@ def _generate(command: str, argv: list[str]) -> int:
         print(path)
         return 0
     from guidedflow.data.generate import generate
-    from guidedflow.data.ogbench import default_directory
+    from guidedflow.data.places import default_directory
     from guidedflow.processes import available_cores
 
     with _EpisodeBar() as progress:
@@ -466,7 +466,7 @@ def _fetch(command: str, argv: list[str]) -> int:
     arguments = _parse(_Fetch, command, argv)
     from guidedflow.data.download import fetch_d4rl, fetch_ogbench
     from guidedflow.data.generate import FAMILIES
-    from guidedflow.data.ogbench import default_directory
+    from guidedflow.data.places import default_directory
 
     task = _task_of(arguments.task)
     directory = arguments.data_dir or default_directory()
@@ -548,24 +548,40 @@ def _print_report(console: Any, report: Any) -> None:
 @dataclasses.dataclass(frozen=True)
 class _Tasks:
     match: Positional[str] = ""
-    """Only tasks whose id contains this."""
+    """Only tasks in whose id, category or data this is found."""
+    here: bool = False
+    """Only tasks whose data is here."""
+    data_dir: Annotated[Path | None, DATA_DIR] = None
+    """Folder of the data files."""
     json: bool = False
     """Print JSON instead of a table."""
 
 
 def _tasks(command: str, argv: list[str]) -> int:
     arguments = _parse(_Tasks, command, argv)
+    from guidedflow.data.places import folders
     from guidedflow.tasks import tasks
 
-    chosen = [task for task in tasks() if arguments.match in task.id]
-    if not chosen:
+    rows = []
+    for task in tasks():
+        here = any((folder / task.file).exists() for folder in folders(task.benchmark, arguments.data_dir))
+        searched = f"{task.id} {task.category} {task.dataset}"
+        if arguments.match in searched and (here or not arguments.here):
+            rows.append((task, here))
+    if not rows:
         raise UserError(f"match: expected a part of a task's id, found {arguments.match!r}, which is in none")
     if arguments.json:
-        _print_json([{**task._asdict(), "dataset": task.dataset, "supported": task.is_supported} for task in chosen])
-    else:
-        for task in chosen:
-            state = "" if task.is_supported else "  (not supported yet)"
-            print(f"{task.id:50} {task.category}{state}")
+        more = ("dataset", "environment", "scored_by", "is_supported")
+        _print_json([task._asdict() | {name: getattr(task, name) for name in more} | {"here": h} for task, h in rows])
+        return 0
+    print(f"{'task':50} {'observation':11} {'action':6} {'score':7} {'data':7} {'environment':42} category")
+    for task, here in rows:
+        shape = "x".join(map(str, task.observation_shape))
+        data = "here" if here else "-" if task.is_supported else "no yet"
+        print(
+            f"{task.id:50} {shape:>11} {task.action_size:6} {task.scored_by:7} {data:7} {task.environment:42} "
+            f"{task.category}"
+        )
     return 0
 
 

@@ -12,14 +12,8 @@ import numpy as np
 
 from guidedflow.data.d4rl import Episode
 from guidedflow.data.dataset import Dataset, check_fields
+from guidedflow.data.places import folders
 from guidedflow.errors import UserError
-
-
-def directory(data_dir: Path | None) -> Path:
-    """Where data sets are looked for: ``data_dir``, else ``$MINARI_DATASETS_PATH``, else ``~/.minari/datasets``."""
-    if data_dir is not None:
-        return data_dir
-    return Path(os.environ.get("MINARI_DATASETS_PATH") or "~/.minari/datasets").expanduser()
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
@@ -92,7 +86,7 @@ def fetch(dataset: str, data_dir: Path | None) -> Path:
     """
     import minari
 
-    root = directory(data_dir)
+    (root,) = folders("minari", data_dir)
     path = root / dataset
     if (path / "data").is_dir():
         read(path)
@@ -124,7 +118,8 @@ def write(
     import minari
     from minari.data_collector import EpisodeBuffer
 
-    path = directory(data_dir) / dataset
+    (root,) = folders("minari", data_dir)
+    path = root / dataset
     if path.exists():
         raise UserError(f"{path}: expected a new folder, found one that exists; name another --data-dir or remove it")
     buffers = [
@@ -138,7 +133,7 @@ def write(
         )
         for number, episode in enumerate(episodes)
     ]
-    with _root(directory(data_dir)), warnings.catch_warnings():
+    with _root(root), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Of metadata that a local set need not have.
         first = episodes[0]
         minari.create_dataset_from_buffers(

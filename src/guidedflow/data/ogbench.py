@@ -1,7 +1,6 @@
 """OGBench's data files: one npz of flat arrays per family and split (docs/tasks.md, "OGBench")."""
 
 import json
-import os
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -81,11 +80,10 @@ def load(path: Path, label: Callable[[dict[str, np.ndarray]], Any]) -> Dataset:
 
     Args:
         path: the file.
-        label: gives the simulator's states their ``rewards`` and ``masks``, and the environment's
-            ``observation_shape`` and ``action_shape``.
+        label: gives the simulator's states their ``rewards`` and ``masks``.
 
     Raises:
-        UserError: as ``rows``, the file lacks the simulator's states, or its sizes are not the environment's.
+        UserError: as ``rows``, or the file lacks the simulator's states, or has another environment's.
     """
     arrays = rows(path)
     states: dict[str, np.ndarray] = {name: arrays[name] for name in ("qpos", "button_states") if name in arrays}
@@ -98,11 +96,6 @@ def load(path: Path, label: Callable[[dict[str, np.ndarray]], Any]) -> Dataset:
         raise UserError(
             f"{path}: expected simulator states of the task's environment; labelling them failed: {last}"
         ) from error
-    for name, shape in (("observations", labels.observation_shape), ("actions", labels.action_shape)):
-        if arrays[name].shape[1:] != shape:
-            raise UserError(
-                f"{path}: {name}: expected {shape} a row, the environment's, found {arrays[name].shape[1:]}"
-            )
     terminals = arrays["terminals"]
     ends = terminals.copy()
     ends[-1:] = True
@@ -125,18 +118,6 @@ def metadata(path: Path) -> dict[str, Any] | None:
         except (KeyError, ValueError):
             return None
     return found if isinstance(found, dict) and found.get("generator") == "guidedflow" else None
-
-
-def directories(data_dir: Path | None) -> list[Path]:
-    """Where data is looked for: ``data_dir`` alone if given, else guidedflow's folder, then ogbench's own."""
-    if data_dir is not None:
-        return [Path(data_dir)]
-    return [default_directory(), Path("~/.ogbench/data").expanduser()]
-
-
-def default_directory() -> Path:
-    """Where data is kept: ``$GUIDEDFLOW_DATA``, else ``~/.guidedflow/data``."""
-    return Path(os.environ.get("GUIDEDFLOW_DATA") or "~/.guidedflow/data").expanduser()
 
 
 def _one_line(error: Exception) -> str:

@@ -74,12 +74,10 @@ def halve_margins(env: gymnasium.Env) -> None:
 
 
 class Labels(NamedTuple):
-    """What a task says of N simulator states, and the shapes of its observations and actions."""
+    """What a task says of N simulator states."""
 
     rewards: np.ndarray
     masks: np.ndarray
-    observation_shape: tuple[int, ...]
-    action_shape: tuple[int, ...]
 
 
 def label(task: Task, states: dict[str, np.ndarray]) -> Labels:
@@ -94,18 +92,7 @@ def label(task: Task, states: dict[str, np.ndarray]) -> Labels:
     env = make_env(task)
     labelled: dict[str, Any] = dict(states)
     relabel_dataset(task.environment, env, labelled)
-    return Labels(labelled["rewards"], labelled["masks"], *_shapes(env))
-
-
-def space_shapes(task: Task) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Shapes of one observation and one action of a task's environment."""
-    return _shapes(make_env(task))
-
-
-def _shapes(env: gymnasium.Env) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    assert env.observation_space.shape is not None
-    assert env.action_space.shape is not None
-    return env.observation_space.shape, env.action_space.shape
+    return Labels(labelled["rewards"], labelled["masks"])
 
 
 class SeededReset(gymnasium.Wrapper):

@@ -21,6 +21,8 @@ class Task(NamedTuple):
     id: str
     benchmark: str
     category: str
+    observation_shape: tuple[int, ...]
+    action_size: int
 
     @property
     def dataset(self) -> str:
@@ -57,7 +59,7 @@ class Task(NamedTuple):
 
     @property
     def scored_by(self) -> Literal["success", "return"]:
-        """Of what the published score is made."""
+        """Of what the published score is made: the success rate, or the return between two reference returns."""
         return "success" if self.benchmark == "ogbench" or self.is_antmaze else "return"
 
     def score(self, success: float, mean_return: float) -> float:
@@ -92,7 +94,16 @@ def _reference_scores() -> dict[tuple[str, str], tuple[float, float]]:
 @functools.cache
 def tasks() -> tuple[Task, ...]:
     """All 144 tasks, OGBench's first."""
-    return tuple(Task(row["task"], row["benchmark"], row["category"]) for row in _read("tasks.csv"))
+    return tuple(
+        Task(
+            row["task"],
+            row["benchmark"],
+            row["category"],
+            tuple(map(int, row["observation"].split("x"))),
+            int(row["action"]),
+        )
+        for row in _read("tasks.csv")
+    )
 
 
 def find_task(name: str) -> Task:
