@@ -64,3 +64,18 @@ def guidedflow(*arguments, timeout: float = 300, **options) -> subprocess.Comple
     """Run the command as a user does."""
     command = [sys.executable, "-m", "guidedflow", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, **options)
+
+
+def train_until_killed(step: int, *task: str, **arguments) -> None:
+    """Train, and stop right after a step as a kill would: nothing is saved on the way out."""
+    import guidedflow as gf
+
+    class Killed(BaseException):  # No Exception: after one, the run would be saved first.
+        pass
+
+    def kill(progress):
+        if progress.step == step:
+            raise Killed
+
+    with pytest.raises(Killed):
+        gf.train(*task, on_progress=kill, **arguments)

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from conftest import own_arrays
+from conftest import own_arrays, train_until_killed
 
 import guidedflow as gf
 from guidedflow.api import _load_agents
@@ -35,15 +35,7 @@ def test_the_worked_example_trains_is_killed_and_goes_on(registered, tmp_path):
     dataset = gf.Dataset.from_arrays(**fields)
     whole = gf.train(dataset=dataset, run_dir=tmp_path / "whole", **SMALL)
 
-    class Killed(BaseException):
-        pass
-
-    def kill(progress):
-        if progress.step == 50:
-            raise Killed
-
-    with pytest.raises(Killed):
-        gf.train(dataset=dataset, run_dir=tmp_path / "cut", on_progress=kill, **SMALL)
+    train_until_killed(50, dataset=dataset, run_dir=tmp_path / "cut", **SMALL)
     cut = gf.resume(tmp_path / "cut", dataset=dataset)
     both = [jax.tree.leaves(_load_agents(RunFolder(run.path), "latest")[0]) for run in (whole, cut)]
     for x, y in zip(*both, strict=True):

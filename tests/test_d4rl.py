@@ -260,6 +260,12 @@ def test_malformed_files(options, message, tmp_path):
         d4rl.load(write(tmp_path / "a.hdf5", **options), is_antmaze=False)
 
 
+def test_a_file_of_ones_own_is_trained_on(tmp_path):
+    small = {"hidden": (12,), "flow_steps": 1, "steps": 10, "log_every": 10, "save_every": 10, "batch_size": 4}
+    run = gf.train(write(tmp_path / "own.hdf5"), run_dir=tmp_path / "run", **small)
+    assert gf.resume(run.path).summary["steps"] == 10
+
+
 def test_a_file_is_inspected(tmp_path):
     report = inspect(write(tmp_path / "a.hdf5"))
     assert (report.transitions, report.episodes, report.problems) == (5, 4, [])

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import TASK, TINY, guidedflow, own_arrays
+from conftest import TASK, TINY, guidedflow, own_arrays, train_until_killed
 
 import guidedflow as gf
 from guidedflow.agents import AGENTS
@@ -58,15 +58,7 @@ def test_a_run_continued_from_a_checkpoint_ends_bit_identical(name, own_dataset,
     settings = {**small(name), "agent": name, "steps": 60, "save_every": 20, "seeds": (0, 1)}
     whole = gf.train(dataset=own_dataset, run_dir=tmp_path / "whole", **settings)
 
-    class Killed(BaseException):  # No Exception: after one, the run would be saved first.
-        pass
-
-    def kill(progress):
-        if progress.step == 50:
-            raise Killed
-
-    with pytest.raises(Killed):
-        gf.train(dataset=own_dataset, run_dir=tmp_path / "cut", on_progress=kill, **settings)
+    train_until_killed(50, dataset=own_dataset, run_dir=tmp_path / "cut", **settings)
     cut = gf.resume(tmp_path / "cut", dataset=own_dataset)
     assert_identical(parameters(whole.path), parameters(cut.path))
     strip = lambda rows: [{k: v for k, v in row.items() if k != "updates_per_second"} for row in rows]  # noqa: E731

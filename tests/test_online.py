@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import TASK
+from conftest import TASK, train_until_killed
 
 import guidedflow as gf
 from guidedflow.api import _load_agents
@@ -59,15 +59,7 @@ def test_an_online_run_that_was_cut_off_ends_bit_identical(cube_data, tmp_path):
     settings["data_dir"] = cube_data
     whole = gf.train(TASK, run_dir=tmp_path / "whole", **settings)
 
-    class Killed(BaseException):
-        pass
-
-    def kill(progress):
-        if progress.step == 50:
-            raise Killed
-
-    with pytest.raises(Killed):
-        gf.train(TASK, run_dir=tmp_path / "cut", on_progress=kill, **settings)
+    train_until_killed(50, TASK, run_dir=tmp_path / "cut", **settings)
     cut = gf.resume(tmp_path / "cut")
     found = []
     for run in (whole, cut):

@@ -180,7 +180,7 @@ def train(
     """Train in a new run folder, and evaluate there.
 
     Args:
-        task: what to learn and evaluate on; or the path of an npz file with arrays of your own (no evaluation);
+        task: what to learn and evaluate on; or the path of an npz or HDF5 file with arrays of your own (no evaluation);
             or None with ``dataset``.
         dataset: data of your own; with a task, it replaces the task's.
         agent: the algorithm.
@@ -200,7 +200,7 @@ def train(
         Stopped: SIGINT or SIGTERM came; the run is saved and can be continued.
     """
     known_task, data_source = None, IN_MEMORY
-    if task is not None and not str(task).endswith(".npz"):
+    if task is not None and not str(task).endswith(arrays.SUFFIXES):
         known_task = find_task(str(task))
     resolved = resolve(agent, preset, known_task, settings)
     sweep = {name: [float(value) for value in values] for name, values in (sweep or {}).items()}

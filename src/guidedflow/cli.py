@@ -135,7 +135,7 @@ WANDB = tyro.conf.arg(metavar="{online,offline}", help_behavior_hint="")
 @dataclasses.dataclass(frozen=True)
 class _Train:
     task: Annotated[Positional[str | None], tyro.conf.arg(metavar="TASK", help_behavior_hint="")] = None
-    """A task's id, or an npz file with arrays of your own. Write it before options that take several values."""
+    """A task's id, or an npz or HDF5 file with arrays of your own. Write it before options that take several values."""
     agent: str = "gfp"
     """The algorithm; it decides which of its own options there are below."""
     preset: Literal["quick", "published"] = "published"
@@ -497,7 +497,7 @@ def _task_of(name: str) -> Any:
 @dataclasses.dataclass(frozen=True)
 class _Inspect:
     what: Positional[str]
-    """A task's id, the name of its data, or an npz file."""
+    """A task's id, the name of its data, or an npz or HDF5 file."""
     data_dir: Annotated[Path | None, DATA_DIR] = None
     """Folder of the data files."""
     json: bool = False

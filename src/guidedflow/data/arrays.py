@@ -1,20 +1,23 @@
-"""The user's own data: one npz file of NumPy arrays."""
+"""The user's own data: one npz file of NumPy arrays, or an HDF5 file of the same fields, D4RL's."""
 
 from pathlib import Path
 
-from guidedflow.data import ogbench
+from guidedflow.data import d4rl, ogbench
 from guidedflow.data.dataset import Dataset
 from guidedflow.errors import UserError
 
 REQUIRED = ("observations", "actions", "rewards", "terminals")
+SUFFIXES = (".npz", ".hdf5")
 
 
 def load(path: Path) -> Dataset:
-    """The data set in an npz file with the fields of ``Dataset.from_arrays``; ``timeouts`` is optional.
+    """The data set in a file with the fields of ``Dataset.from_arrays``; in an npz file ``timeouts`` is optional.
 
     Raises:
-        UserError: a field is missing or malformed, or the file is no npz.
+        UserError: a field is missing or malformed, or the file is neither.
     """
+    if path.suffix == ".hdf5":
+        return d4rl.load(path, is_antmaze=False)
     arrays = ogbench.read(path)
     missing = [name for name in REQUIRED if name not in arrays]
     if missing:

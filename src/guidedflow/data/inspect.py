@@ -51,9 +51,7 @@ def inspect(path: Path, load: Callable[[Path], Any] | None = None) -> Report:
             dataset: Any = load(path)
         elif path.is_dir():
             dataset = minari.load(path)
-        elif not is_npz:
-            dataset = d4rl.load(path, is_antmaze=False)
-        elif own:
+        elif not is_npz or own:
             dataset = own_arrays.load(path)
         else:
             ogbench.rows(path)
