@@ -14,7 +14,7 @@ train: env
 	$(BIN)/guidedflow train $(TASK) --preset quick --seeds 0
 
 test: env lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 lint: env
 	$(BIN)/ruff check .

@@ -5,8 +5,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Compiling takes longer than running what is compiled here.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
 # Many tests, and the processes that they start, compile the same small programs.
-_cache = tempfile.TemporaryDirectory(prefix="guidedflow-tests-jax-", ignore_cleanup_errors=True)
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
+if "PYTEST_XDIST_WORKER" not in os.environ:  # A worker inherits its parent's.
+    _cache = tempfile.TemporaryDirectory(prefix="guidedflow-tests-jax-", ignore_cleanup_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 import subprocess
