@@ -48,18 +48,8 @@ def test_every_variant_learns_what_it_learns_alone(own_dataset, tmp_path):
 def test_a_swept_run_is_continued_evaluated_and_ranked(cube_data, tmp_path):
     command = ["train", TASK, "--agent", "rebrac", "--sweep", "alpha=1,10", "alpha_critic=0,0.1", "--preset", "quick"]
     command += ["--data-dir", cube_data, "--run-dir", tmp_path / "run", "--hidden", "12", "--batch-size", "16"]
-    command += [
-        "--steps",
-        "40",
-        "--log-every",
-        "20",
-        "--save-every",
-        "40",
-        "--eval-every",
-        "40",
-        "--eval-episodes",
-        "1",
-    ]
+    command += ["--steps", "40", "--log-every", "20", "--save-every", "40"]
+    command += ["--eval-every", "40", "--eval-episodes", "2"]
     done = guidedflow(*command)
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
