@@ -100,7 +100,7 @@ class Resolved(NamedTuple):
 QUICK: dict[str, Any] = {
     "hidden": (256, 256, 256),
     "steps": 25_000,
-    "eval_every": 5_000,
+    "eval_every": 10_000,
     "eval_episodes": 50,
     "save_every": 5_000,
     # Few steps: larger ones, and half the flow integrations of the tuned target "mean" (docs/benchmarks.md).
