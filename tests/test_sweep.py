@@ -90,6 +90,7 @@ def test_the_ranking_is_by_the_main_policys_mean_over_seeds():
         ({"flow_steps": (1, 2)}, "sweep: expected one of discount, tau, learning_rate, alpha, eta, .*found flow_steps"),
         ({"alhpa": (1, 2)}, "sweep: expected one of discount"),
         ({"alpha": (1, 1)}, "sweep: expected values of alpha, each once, found 1, 1"),
+        ({"alpha": (1, 1 + 1e-9)}, "sweep: expected values of alpha, each once, found 1, 1.000000001"),
         ({"alpha": ()}, "sweep: expected values of alpha, each once, found none"),
         ({"discount": (0.9, 2)}, r"discount: expected a value in \(0, 1\), found 2"),
     ],
@@ -100,6 +101,9 @@ def test_impossible_sweeps(sweep, message):
 
 
 def test_a_sweep_that_is_no_list_of_numbers(own_file, tmp_path):
+    for values in (3, "much"):
+        with pytest.raises(UserError, match="sweep: expected a sequence of numbers for alpha, found"):
+            gf.train(own_file, sweep={"alpha": values}, run_dir=tmp_path / "run")
     done = guidedflow("train", own_file, "--sweep", "alpha=much", "--run-dir", tmp_path / "run")
     assert done.returncode == 2
     assert "--sweep: expected NAME=V1,V2,... with numbers, found 'alpha=much'" in done.stderr

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import scipy.special
 
-from guidedflow.agents import AGENTS, Agent
+from guidedflow.agents import AGENTS, Agent, find_agent
 from guidedflow.data import arrays, d4rl, minari, ogbench
 from guidedflow.data.dataset import Dataset
 from guidedflow.data.generate import FAMILIES
@@ -37,6 +37,7 @@ from guidedflow.training.settings import (
     TrainSettings,
     check_settings,
     members,
+    plain_sweep,
     resolve,
     to_json,
 )
@@ -125,15 +126,17 @@ def generate_adroit(
         raise UserError(f"episodes: expected at least 1, found {episodes!r}")
     content, name = ogbench.read(Path(source)), str(source)
     given = Path(data_dir) if data_dir is not None else None
+    metadata = {"generator": "guidedflow", "algorithm": f"{kind} of {Path(source).name}", "seed": str(seed)}
+    metadata |= {package: version for package, version in versions().items() if package in ("guidedflow", "mujoco")}
+    path = folders("d4rl", given)[0] / known.file
+    if kind == "human" and known.benchmark == "d4rl":
+        return d4rl.write(path, content, metadata)  # D4RL's own fields already.
     if kind == "human":
         made = expert.demonstrations(content, name)
     else:
         made = expert.record(known, content, episodes=episodes, seed=seed, source=name, progress=progress)
-    metadata = {"generator": "guidedflow", "algorithm": f"{kind} of {Path(source).name}", "seed": str(seed)}
-    metadata |= {package: version for package, version in versions().items() if package in ("guidedflow", "mujoco")}
     if known.benchmark == "d4rl":
-        path = folders("d4rl", given)[0] / known.file
-        return d4rl.write(path, content if kind == "human" else d4rl.flat(made), metadata)
+        return d4rl.write(path, d4rl.flat(made), metadata)
     return minari.write(
         known.dataset,
         given,
@@ -156,8 +159,7 @@ def make_agent(name: str, spec: Spec, *, seed: int = 0, **settings: Any) -> Agen
     Raises:
         UserError: unknown agent or setting, or a value outside its range.
     """
-    resolve(name, "published", None, {})  # Refuses an unknown name.
-    config: Any = build(AGENTS[name].config_class, settings)
+    config: Any = build(find_agent(name).config_class, settings)
     build(TrainSettings, {"seeds": (seed,)})
     return select(init_agents(name, [Member("", seed, config)], spec), 0)
 
@@ -203,7 +205,7 @@ def train(
     if task is not None and not str(task).endswith(arrays.SUFFIXES):
         known_task = find_task(str(task))
     resolved = resolve(agent, preset, known_task, settings)
-    sweep = {name: [float(value) for value in values] for name, values in (sweep or {}).items()}
+    sweep = plain_sweep(sweep)
     trained = members(resolved.config, resolved.train.seeds, sweep)
     if resolved.train.online_steps:
         _check_online(agent, known_task)
@@ -283,6 +285,8 @@ def resume(
         **{name: saved.get(name) for name in ("task", "agent", "preset", "sweep")},
     }
     given: dict[str, Any] = {n: list(value) if isinstance(value, tuple) else value for n, value in settings.items()}
+    if "sweep" in given:
+        given["sweep"] = plain_sweep(given["sweep"])
     if task is None and "task" in given:  # The file's path, as it was given to ``train``.
         before["task"], given["task"] = _source(folder, saved), str(Path(given["task"]).absolute())
     differences = [
@@ -561,9 +565,7 @@ def _reading(folder: RunFolder) -> Iterator[None]:
 def _read_config(folder: RunFolder, saved: dict[str, Any]) -> tuple[str, list[Member], TrainSettings, Task | None]:
     with _reading(folder):
         agent = saved["agent"]
-        if agent not in AGENTS:
-            raise UserError(f"agent: expected one of {', '.join(AGENTS)}, found {agent!r}")
-        config: Any = build(AGENTS[agent].config_class, saved["config"])
+        config: Any = build(find_agent(agent).config_class, saved["config"])
         settings = build(TrainSettings, saved["settings"])
         check_settings(settings)
         trained = members(config, settings.seeds, saved["sweep"])

@@ -175,7 +175,7 @@ def _train(command: str, argv: list[str]) -> int:
                 chosen["sweep"] = _sweep(arguments.sweep)
                 run = api.train(arguments.task, **chosen, **common, **explicit)
             else:
-                raise UserError("task: expected a task's id or an npz file, found none; see guidedflow tasks")
+                raise UserError("task: expected a task's id, an npz or an HDF5 file, found none; see guidedflow tasks")
     except Stopped as stopped:
         console.print(
             f"{stopped}; continue with: guidedflow train --resume {shlex.quote(str(stopped.path))}", soft_wrap=True
@@ -275,10 +275,14 @@ class _ProgressLine:
         self._bar.stop()
 
     def __call__(self, progress: Any) -> None:
-        rates: dict[str, list[float]] = {}
+        # Where the environment does not speak of success, the score says how it goes.
+        spoken = not any(math.isnan(row["success"]) for row in progress.evaluations)
+        measure, shown = ("success", ".0%") if spoken else ("score", ".1f")
+        found: dict[str, list[float]] = {}
         for row in progress.evaluations:
-            rates.setdefault(row["policy"], []).append(row["success"])
-        success = " ".join(f"{policy} {sum(found) / len(found):.0%}" for policy, found in rates.items())
+            found.setdefault(row["policy"], []).append(row[measure])
+        means = " ".join(f"{policy} {sum(values) / len(values):{shown}}" for policy, values in found.items())
+        success = f"{measure} {means}" if means else ""
         losses = " ".join(
             f"{n.removesuffix('_loss')} {v:.3g}" for n, v in progress.metrics.items() if n.endswith("_loss")
         )
@@ -289,7 +293,7 @@ class _ProgressLine:
         if progress.phase == "compiling" and progress.step:
             self._console.print(f"{place}: continuing from here", soft_wrap=True)
         elif success and progress.phase == "training" and not losses:
-            self._console.print(f"{place}: success {success}", soft_wrap=True)
+            self._console.print(f"{place}: {success}", soft_wrap=True)
         elif losses and not success and progress.step - self._told >= progress.steps / 10:
             self._told = progress.step
             self._console.print(f"{place}: {progress.updates_per_second:,.0f}/s {losses}", soft_wrap=True)

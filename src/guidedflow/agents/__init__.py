@@ -8,6 +8,7 @@ from guidedflow.agents.gfp import GFP
 from guidedflow.agents.ifql import IFQL
 from guidedflow.agents.iql import IQL
 from guidedflow.agents.rebrac import ReBRAC
+from guidedflow.errors import UserError
 
 AGENTS: dict[str, type[Agent]] = {
     "gfp": GFP,
@@ -19,3 +20,14 @@ AGENTS: dict[str, type[Agent]] = {
     "bc": BC,
 }
 """Every algorithm by the name that ``--agent`` takes."""
+
+
+def find_agent(name: object) -> type[Agent]:
+    """The algorithm of that name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not isinstance(name, str) or name not in AGENTS:
+        raise UserError(f"agent: expected one of {', '.join(AGENTS)}, found {name!r}")
+    return AGENTS[name]

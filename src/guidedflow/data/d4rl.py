@@ -100,11 +100,14 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, s
     """Write the arrays of ``FIELDS`` in D4RL's format; the file is there whole or not at all.
 
     Raises:
-        UserError: it exists already, or a field is malformed.
+        UserError: it exists already, or a field is missing or malformed.
         OSError: it cannot be written.
     """
     if path.exists():
         raise UserError(f"{path}: expected a new file, found one that exists; name another --data-dir or remove it")
+    missing = [name for name in FIELDS if name not in arrays]
+    if missing:
+        raise UserError(f"{path}: expected the fields {', '.join(FIELDS)} to write, found {', '.join(sorted(arrays))}")
     checked = check_fields({name: arrays[name] for name in FIELDS}, str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")

@@ -96,7 +96,7 @@ def fetch(dataset: str, data_dir: Path | None) -> Path:
             minari.download_dataset(dataset)
     except Exception as error:  # The package passes on whatever its servers' libraries raise.
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: not downloaded: {reason or type(error).__name__}; run it again to resume") from error
+        raise UserError(f"{path}: not downloaded: {reason or type(error).__name__}; try again later") from error
     return path
 
 

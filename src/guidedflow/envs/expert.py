@@ -49,11 +49,13 @@ class Expert(NamedTuple):
         if missing:
             raise UserError(f"{source}: expected a policy's fields {', '.join(cls._fields)}, found no {missing[0]}")
         policy = cls(*(arrays[name].astype(np.float64) for name in cls._fields))
-        hidden = len(policy.b0)
+        hidden = policy.b0.size
         assert env.observation_space.shape is not None
         assert env.action_space.shape is not None
         (n,), (d,) = env.observation_space.shape, env.action_space.shape
-        shapes = {"w0": (hidden, n), "w1": (hidden, hidden), "w2": (d, hidden), "in_shift": (n,), "log_std": (d,)}
+        shapes = {"w0": (hidden, n), "w1": (hidden, hidden), "w2": (d, hidden), "b0": (hidden,), "b1": (hidden,)}
+        shapes |= dict.fromkeys(("in_shift", "in_scale"), (n,))
+        shapes |= dict.fromkeys(("b2", "out_shift", "out_scale", "log_std"), (d,))
         for name, shape in shapes.items():
             found = getattr(policy, name).shape
             if found != shape:

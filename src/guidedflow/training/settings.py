@@ -7,7 +7,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
-from guidedflow.agents import AGENTS
+from guidedflow.agents import find_agent
 from guidedflow.errors import UserError
 from guidedflow.settings import Count, CountOrZero, Range, build, check
 from guidedflow.tasks import Task, published_settings
@@ -61,6 +61,21 @@ class Member(NamedTuple):
         return f"{self.variant.replace('=', '-')} seed{self.seed}".strip().replace(" ", "/")
 
 
+def plain_sweep(sweep: Mapping[str, Any] | None) -> dict[str, list[float]]:
+    """A sweep as JSON has it: lists of floats.
+
+    Raises:
+        UserError: a value is no number.
+    """
+    found = {}
+    for name, values in (sweep or {}).items():
+        try:
+            found[name] = [float(value) for value in values]
+        except (TypeError, ValueError) as error:
+            raise UserError(f"sweep: expected a sequence of numbers for {name}, found {values!r}") from error
+    return found
+
+
 def members(config: Any, seeds: Sequence[int], sweep: Sweep) -> list[Member]:
     """Every variant with every seed, the seeds of one variant side by side.
 
@@ -74,7 +89,7 @@ def members(config: Any, seeds: Sequence[int], sweep: Sweep) -> list[Member]:
             raise UserError(
                 f"sweep: expected one of {', '.join(floats)}, whose values train as one batch, found {name}"
             )
-        if not values or len(set(values)) < len(values):
+        if not values or len({f"{value:g}" for value in values}) < len(values):
             found_values = ", ".join(map(str, values)) or "none"
             raise UserError(f"sweep: expected values of {name}, each once, found {found_values}")
     found = []
@@ -122,11 +137,9 @@ def resolve(agent: str, preset: Preset, task: Task | None, explicit: Mapping[str
     Raises:
         UserError: an unknown agent, preset or field, or a value outside its range.
     """
-    if not isinstance(agent, str) or agent not in AGENTS:
-        raise UserError(f"agent: expected one of {', '.join(AGENTS)}, found {agent!r}")
+    config_class = find_agent(agent).config_class
     if preset not in ("quick", "published"):
         raise UserError(f"preset: expected quick or published, found {preset!r}")
-    config_class = AGENTS[agent].config_class
     known = {field.name: owner for owner in (TrainSettings, config_class) for field in dataclasses.fields(owner)}
     row = published_settings(agent, task.dataset) if task else None
     layers: list[tuple[str, Mapping[str, Any]]] = []
