@@ -3,17 +3,17 @@
 import itertools
 import math
 import os
-import re
 
 import gymnasium
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from guidedflow import opengl
 from guidedflow.envs.make import make_env
-from guidedflow.envs.render import gl_backend
 from guidedflow.envs.vector import Outcome, Reset, VectorEnv
-from guidedflow.tasks import find_task, tasks
+from guidedflow.opengl import gl_backend
+from guidedflow.tasks import find_task
 from guidedflow.training.evaluate import Episode, evaluate, summarize, wilson_interval
 from guidedflow.types import Spec
 
@@ -158,32 +158,9 @@ def test_videos_are_written(tmp_path):
 
 
 def test_without_opengl_a_clear_line_and_no_video(monkeypatch, capsys, own_dataset):
-    from guidedflow.envs import render
-
-    monkeypatch.setattr(render, "BACKENDS", ("nonsense",))
-    render.gl_backend.cache_clear()
-    assert render.gl_backend() is None
-    render.gl_backend.cache_clear()
-    assert "\n" not in render.NO_BACKEND
-    assert "apt-get install" in render.NO_BACKEND
-
-
-def one_task_a_family():
-    found = {}
-    for task in tasks():
-        if task.is_supported:
-            found.setdefault(re.sub(r"-task\d", "", task.environment), task)
-    return list(found.values())
-
-
-@pytest.mark.parametrize("task", one_task_a_family(), ids=lambda task: task.environment)
-def test_every_environment_is_made_stepped_and_scored(task):
-    env = make_env(task)
-    observation, _ = env.reset(seed=0)
-    env.action_space.seed(0)
-    following, reward, *_ = env.step(env.action_space.sample())
-    assert observation.shape == following.shape == task.observation_shape
-    assert env.action_space.shape == (task.action_size,)
-    assert math.isfinite(reward)
-    assert math.isfinite(task.score(0.5, -10.0))
-    env.close()
+    monkeypatch.setattr(opengl, "BACKENDS", ("nonsense",))
+    gl_backend.cache_clear()
+    assert gl_backend() is None
+    gl_backend.cache_clear()
+    assert "\n" not in opengl.NO_BACKEND
+    assert "apt-get install" in opengl.NO_BACKEND

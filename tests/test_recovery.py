@@ -12,7 +12,7 @@ import pytest
 from conftest import TASK, guidedflow, own_arrays
 
 import guidedflow as gf
-from guidedflow.data import ogbench
+from guidedflow.data import npz, ogbench
 from guidedflow.errors import UserError
 from guidedflow.processes import HelperDied
 from guidedflow.training import loop
@@ -190,16 +190,16 @@ def test_foreign_archives(tmp_path, own_file):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("notes.txt", "hello")
     with pytest.raises(UserError, match=r"foreign.npz: expected an npz archive of arrays, found 'notes.txt'"):
-        ogbench.read(path)
+        npz.read(path)
     content = bytearray(own_file.read_bytes())
     at = content.index(b"PK\x01\x02")
     content[at + 8] |= 1  # The first member says that it is encrypted.
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"foreign.npz: expected a whole npz archive"):
-        ogbench.read(path)
+        npz.read(path)
     path.write_text("observations,actions\n1,2\n")
     with pytest.raises(UserError, match=r"expected a whole npz archive of arrays, found a file that is none$"):
-        ogbench.read(path)
+        npz.read(path)
     np.savez(path, **own_arrays(), metadata="mine, not JSON")
     assert ogbench.metadata(path) is None
     assert gf.train(path, run_dir=tmp_path / "run", **SMALL).path.is_dir()

@@ -14,14 +14,14 @@ import numpy as np
 import scipy.special
 
 from guidedflow.agents import AGENTS, Agent, find_agent
-from guidedflow.data import arrays, d4rl, minari, ogbench
+from guidedflow.data import arrays, d4rl, minari, npz, ogbench
 from guidedflow.data.dataset import Dataset
 from guidedflow.data.generate import FAMILIES
 from guidedflow.data.places import folders
 from guidedflow.envs import expert
 from guidedflow.envs.make import Labels, label
-from guidedflow.envs.render import NO_BACKEND, gl_backend
 from guidedflow.errors import UserError
+from guidedflow.opengl import NO_BACKEND, gl_backend, needed_backend
 from guidedflow.processes import HelperDied, available_cores, call
 from guidedflow.seeding import derived_seed
 from guidedflow.settings import build, check
@@ -42,6 +42,7 @@ from guidedflow.training.settings import (
     to_json,
 )
 from guidedflow.training.stack import init_agents, select
+from guidedflow.training.stream import stays_on_disk
 from guidedflow.types import Spec
 
 IN_MEMORY = "arrays in memory"
@@ -66,7 +67,8 @@ def load_dataset(task: str, data_dir: Path | str | None = None) -> Dataset:
     Raises:
         UserError: unknown task; no data, and how to get it; or a damaged file.
     """
-    return load_task_data(find_task(task), dataset_path(find_task(task), data_dir))
+    found = find_task(task)
+    return load_task_data(found, dataset_path(found, data_dir))
 
 
 def dataset_path(task: Task, data_dir: Path | str | None = None) -> Path:
@@ -75,10 +77,6 @@ def dataset_path(task: Task, data_dir: Path | str | None = None) -> Path:
     Raises:
         UserError: there is none; the message names the commands that would get it.
     """
-    if not task.is_supported:
-        raise UserError(
-            f"task: expected a state-based task, found {task.id}; learning from pixels is not supported yet"
-        )
     searched = folders(task.benchmark, None if data_dir is None else Path(data_dir))
     path = next((folder / task.file for folder in searched if (folder / task.file).exists()), None)
     if path is None:
@@ -124,7 +122,7 @@ def generate_adroit(
         raise UserError(f"task: expected an expert or human task of Adroit, found {known.id}")
     if not isinstance(episodes, int) or episodes < 1:
         raise UserError(f"episodes: expected at least 1, found {episodes!r}")
-    content, name = ogbench.read(Path(source)), str(source)
+    content, name = npz.read(Path(source)), str(source)
     given = Path(data_dir) if data_dir is not None else None
     metadata = {"generator": "guidedflow", "algorithm": f"{kind} of {Path(source).name}", "seed": str(seed)}
     metadata |= {package: version for package, version in versions().items() if package in ("guidedflow", "mujoco")}
@@ -209,6 +207,8 @@ def train(
     trained = members(resolved.config, resolved.train.seeds, sweep)
     if resolved.train.online_steps:
         _check_online(agent, known_task)
+    if known_task is not None and known_task.is_visual and resolved.train.eval_episodes:
+        needed_backend(f"{known_task.id} (or train with eval_episodes 0)")
     workers = _workers(workers)
     if wandb is not None:
         WeightsAndBiases.check(wandb)
@@ -216,7 +216,7 @@ def train(
         _check_dataset(dataset, known_task)
     elif known_task is not None:
         data_source = str(dataset_path(known_task, data_dir).absolute())
-        dataset = load_task_data(known_task, Path(data_source))
+        dataset = load_task_data(known_task, Path(data_source), on_notice)
     elif task is not None:
         data_source = str(Path(task).absolute())
         dataset = arrays.load(Path(task))
@@ -235,6 +235,9 @@ def train(
         on_notice(
             f"batch_size {batch_size} is larger than the data ({dataset.size} transitions): every batch repeats some"
         )
+    if stays_on_disk(dataset):
+        size = dataset.observations.nbytes / 1e9
+        on_notice(f"the {size:.1f} GB of observations stay on the disk; batches are read ahead of the updates")
     on_notice(f"run: {folder.path}")
     return _train_in(
         folder,
@@ -330,7 +333,10 @@ class Policy:
             UserError: the observation has another shape than the policy was trained on, or is not finite.
         """
         try:
-            observations = np.asarray(observation, self.spec.observation_dtype)
+            observations = np.asarray(observation)
+            if self.spec.observation_dtype == np.uint8 and observations.dtype != np.uint8:
+                raise UserError(f"observation: expected a picture of uint8, found {observations.dtype}")
+            observations = observations.astype(self.spec.observation_dtype)
         except (TypeError, ValueError) as error:
             raise UserError(f"observation: expected numbers of one shape, found: {error}") from error
         if not np.isfinite(observations).all():
@@ -416,9 +422,9 @@ def evaluate(
         settings = dataclasses.replace(settings, eval_episodes=episodes or TrainSettings.eval_episodes)
         check(settings)
     agents, trained, spec, step = _load_agents(run, checkpoint)
-    backend = gl_backend() if videos else None
+    backend = gl_backend() if videos else None  # The evaluator finds out what a pixel task needs.
     if videos and backend is None:
-        on_notice(NO_BACKEND)
+        on_notice(f"no video is made: {NO_BACKEND}")
         videos = 0
     folder = run.path / "videos" if videos else None
     if folder is not None:
@@ -464,6 +470,8 @@ def _check_online(agent: str, task: Task | None) -> None:
         raise UserError(f"online_steps: expected 0 for {agent}, which learns offline only; {able} go online")
     if task is None:
         raise UserError("online_steps: expected a task, whose environment is there to act in, found data of your own")
+    if task.is_visual:
+        raise UserError(f"online_steps: expected 0 for {task.id}: pictures are learned from offline only")
 
 
 def _workers(workers: int | None) -> int:
@@ -610,8 +618,11 @@ def _check_dataset(dataset: Any, task: Task | None, source: str = "dataset") -> 
         raise UserError(f"{source}: expected a Dataset, found {type(dataset).__name__}; {made}")
     if task is None:
         return
-    for name, wanted in (("observations", task.observation_shape), ("actions", (task.action_size,))):
-        found = getattr(dataset, name).shape[1:]
+    shapes = {
+        "observations": (dataset.spec.observation_shape, task.observation_shape),
+        "actions": ((dataset.spec.action_size,), (task.action_size,)),
+    }
+    for name, (found, wanted) in shapes.items():
         if found != wanted:
             raise UserError(f"{source}: {name}: expected {wanted} a row, as {task.id} has, found {found}")
 
@@ -621,10 +632,10 @@ def label_states(task: Task, states: dict[str, np.ndarray]) -> Labels:
     return call(label, task, states)
 
 
-def load_task_data(task: Task, path: Path) -> Dataset:
+def load_task_data(task: Task, path: Path, on_notice: Callable[[str], None] = lambda _: None) -> Dataset:
     """A task's data from a file in its benchmark's format, with that task's rewards."""
     if task.benchmark == "ogbench":
-        dataset = ogbench.load(path, functools.partial(label_states, task))
+        dataset = ogbench.load(path, functools.partial(label_states, task), task.frame_stack, on_notice)
     elif task.benchmark == "d4rl":
         dataset = d4rl.load(path, is_antmaze=task.is_antmaze)
     else:

@@ -575,13 +575,13 @@ def _tasks(command: str, argv: list[str]) -> int:
     if not rows:
         raise UserError(f"match: expected a part of a task's id, found {arguments.match!r}, which is in none")
     if arguments.json:
-        more = ("dataset", "environment", "scored_by", "is_supported")
+        more = ("dataset", "environment", "scored_by", "is_visual")
         _print_json([task._asdict() | {name: getattr(task, name) for name in more} | {"here": h} for task, h in rows])
         return 0
     print(f"{'task':50} {'observation':11} {'action':6} {'score':7} {'data':7} {'environment':42} category")
     for task, here in rows:
         shape = "x".join(map(str, task.observation_shape))
-        data = "here" if here else "-" if task.is_supported else "no yet"
+        data = "here" if here else "-"
         print(
             f"{task.id:50} {shape:>11} {task.action_size:6} {task.scored_by:7} {data:7} {task.environment:42} "
             f"{task.category}"

@@ -35,7 +35,7 @@ class HelperProcess:
     Args:
         serve: a function at the top of an importable module; ``ask`` raises EOFError when nobody asks any more.
         arguments: its other arguments.
-        gl_backend: the OpenGL backend that MuJoCo may use in it; None: none, and none is needed.
+        gl_backend: the OpenGL backend that MuJoCo uses in it; None: none, and none is needed.
     """
 
     def __init__(self, serve: Callable[..., Any], *arguments: Any, gl_backend: str | None = None):
@@ -124,8 +124,11 @@ def _main(file_descriptor: int) -> None:
         serve, arguments = connection.recv()
         serve(ask, *arguments)
     except (EOFError, BrokenPipeError, ConnectionResetError):
-        return  # Nobody is left to talk to.
+        pass  # Nobody is left to talk to.
     except (UserError, OSError) as error:
         connection.send((None, error))
     except Exception:
         connection.send((None, traceback.format_exc()))
+    # Not by returning: OpenGL contexts that are torn down with the interpreter write tracebacks.
+    connection.close()
+    os._exit(0)

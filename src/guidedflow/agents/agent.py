@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree, Shaped
 
@@ -83,10 +84,11 @@ class Agent(eqx.Module):
     @classmethod
     def check_spec(cls, spec: Spec) -> None:
         """Raise UserError unless networks can be made for these shapes."""
-        if len(spec.observation_shape) != 1:
+        pictures = len(spec.observation_shape) == 3 and spec.observation_dtype == np.uint8
+        if len(spec.observation_shape) != 1 and not pictures:
             raise UserError(
-                f"observations: expected one vector a step, shape (N, d), found (N, "
-                f"{', '.join(map(str, spec.observation_shape))}); flatten them (pictures are not supported yet)"
+                "observations: expected a vector a step, shape (N, d), or a picture, uint8 of shape (N, height, width, "
+                f"channels), found {spec.observation_dtype} of shape (N, {', '.join(map(str, spec.observation_shape))})"
             )
 
     @classmethod

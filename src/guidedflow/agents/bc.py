@@ -49,8 +49,7 @@ class BC(Agent):
     @classmethod
     def build(cls, config: BCConfig, spec: Spec, key: PRNGKeyArray) -> Self:
         """One velocity field that sees the raw time."""
-        (observation_size,) = spec.observation_shape
-        flow = VelocityField(observation_size, spec.action_size, config.hidden, time="raw", key=key)
+        flow = VelocityField(spec.observation_shape, spec.action_size, config.hidden, time="raw", key=key)
         return cls(config, flow, adam_init(flow))
 
     def update(self, batch: Batch, key: PRNGKeyArray) -> tuple[Self, Metrics]:

@@ -75,10 +75,10 @@ class BRAC(Agent):
     @classmethod
     def build(cls, config: BRACConfig, spec: Spec, key: PRNGKeyArray) -> Self:
         """Two networks of ``config.hidden``; the targets start equal to them."""
-        (n,), d = spec.observation_shape, spec.action_size
+        shape, d = spec.observation_shape, spec.action_size
         critic_key, actor_key = jax.random.split(key)
-        actor = MeanActor(n, d, config.hidden, squash=True, key=actor_key)
-        networks = Networks(Critic(n, d, config.hidden, key=critic_key), actor)
+        actor = MeanActor(shape, d, config.hidden, squash=True, key=actor_key)
+        networks = Networks(Critic(shape, d, config.hidden, key=critic_key), actor)
         return cls(config, networks, networks, adam_init(networks))
 
     def update(self, batch: Batch, key: PRNGKeyArray) -> tuple[Self, Metrics]:

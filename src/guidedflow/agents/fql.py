@@ -91,12 +91,12 @@ class FQL(CriticAgent):
     @classmethod
     def build(cls, config: FQLConfig, spec: Spec, key: PRNGKeyArray) -> Self:
         """Three networks of ``config.hidden``; the flow sees the raw time."""
-        (n,), d = spec.observation_shape, spec.action_size
+        shape, d = spec.observation_shape, spec.action_size
         keys = jax.random.split(key, 3)
         networks = Networks(
-            Critic(n, d, config.hidden, key=keys[0]),
-            NoiseActor(n, d, config.hidden, key=keys[1]),
-            VelocityField(n, d, config.hidden, time="raw", key=keys[2]),
+            Critic(shape, d, config.hidden, key=keys[0]),
+            NoiseActor(shape, d, config.hidden, key=keys[1]),
+            VelocityField(shape, d, config.hidden, time="raw", key=keys[2]),
         )
         return cls(config, networks, networks.critic, adam_init(networks))
 

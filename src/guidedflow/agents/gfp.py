@@ -158,13 +158,13 @@ class GFP(CriticAgent):
     @classmethod
     def build(cls, config: GFPConfig, spec: Spec, key: PRNGKeyArray) -> Self:
         """Three networks of ``config.hidden``; the target critic starts equal to the critic."""
-        (observation_size,), action_size = spec.observation_shape, spec.action_size
+        shape, action_size = spec.observation_shape, spec.action_size
         critic_key, actor_key, flow_key = jax.random.split(key, 3)
-        critic = Critic(observation_size, action_size, config.hidden, key=critic_key)
+        critic = Critic(shape, action_size, config.hidden, key=critic_key)
         networks = Networks(
             critic=critic,
-            actor=NoiseActor(observation_size, action_size, config.hidden, key=actor_key),
-            flow=VelocityField(observation_size, action_size, config.hidden, time="sinusoidal", key=flow_key),
+            actor=NoiseActor(shape, action_size, config.hidden, key=actor_key),
+            flow=VelocityField(shape, action_size, config.hidden, time="sinusoidal", key=flow_key),
         )
         return cls(config, networks, critic, adam_init(networks))
 

@@ -59,14 +59,13 @@ def total_loss(
 def best_of(
     flow: VelocityField,
     critic: Critic,
-    observations: Shaped[Array, "B obs"],
+    observations: Shaped[Array, "B *obs"],
     noise: Float[Array, "N B act"],
     flow_steps: int,
 ) -> Float[Array, "B act"]:
     """Of N actions mu_omega(s, z), the one with the largest min_i Q_i."""
-    repeated = jnp.broadcast_to(observations, (noise.shape[0], *observations.shape))
-    actions = integrate(flow.at(repeated), noise, flow_steps)
-    best = critic(repeated, actions).min(0).argmax(0)
+    actions = integrate(flow.at(observations), noise, flow_steps)
+    best = critic(observations, actions).min(0).argmax(0)
     return jnp.take_along_axis(actions, best[None, :, None], axis=0)[0]
 
 
@@ -84,11 +83,11 @@ class IFQL(CriticAgent):
     @classmethod
     def build(cls, config: IFQLConfig, spec: Spec, key: PRNGKeyArray) -> Self:
         """Three networks of ``config.hidden``; the flow sees the raw time."""
-        (n,), d = spec.observation_shape, spec.action_size
+        shape, d = spec.observation_shape, spec.action_size
         critic_key, value_key, flow_key = jax.random.split(key, 3)
-        critic = Critic(n, d, config.hidden, key=critic_key)
-        value = ValueFunction(n, config.hidden, key=value_key)
-        networks = Networks(critic, value, VelocityField(n, d, config.hidden, time="raw", key=flow_key))
+        critic = Critic(shape, d, config.hidden, key=critic_key)
+        value = ValueFunction(shape, config.hidden, key=value_key)
+        networks = Networks(critic, value, VelocityField(shape, d, config.hidden, time="raw", key=flow_key))
         return cls(config, networks, critic, adam_init(networks))
 
     def loss(self, networks: Networks, batch: Batch, key: PRNGKeyArray) -> tuple[Float[Array, ""], Metrics]:

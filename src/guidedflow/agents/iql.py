@@ -97,12 +97,12 @@ class IQL(CriticAgent):
     @classmethod
     def build(cls, config: IQLConfig, spec: Spec, key: PRNGKeyArray) -> Self:
         """Three networks of ``config.hidden``; the target critic starts equal to the critic."""
-        (n,), d = spec.observation_shape, spec.action_size
+        shape, d = spec.observation_shape, spec.action_size
         keys = jax.random.split(key, 3)
         networks = Networks(
-            critic=Critic(n, d, config.hidden, key=keys[0]),
-            value=ValueFunction(n, config.hidden, key=keys[1]),
-            actor=MeanActor(n, d, config.hidden, squash=False, key=keys[2]),
+            critic=Critic(shape, d, config.hidden, key=keys[0]),
+            value=ValueFunction(shape, config.hidden, key=keys[1]),
+            actor=MeanActor(shape, d, config.hidden, squash=False, key=keys[2]),
         )
         return cls(config, networks, networks.critic, adam_init(networks))
 

@@ -97,10 +97,10 @@ class ReBRAC(Agent):
     @classmethod
     def build(cls, config: ReBRACConfig, spec: Spec, key: PRNGKeyArray) -> Self:
         """Two networks of ``config.hidden``; each target starts equal to its network."""
-        (n,), d = spec.observation_shape, spec.action_size
+        shape, d = spec.observation_shape, spec.action_size
         critic_key, actor_key = jax.random.split(key)
-        critic = Critic(n, d, config.hidden, key=critic_key)
-        actor = MeanActor(n, d, config.hidden, squash=True, key=actor_key)
+        critic = Critic(shape, d, config.hidden, key=critic_key)
+        actor = MeanActor(shape, d, config.hidden, squash=True, key=actor_key)
         none_yet = {name: jnp.zeros(()) for name in ("actor_loss", "cloning", "q_actor")}
         optimizers = adam_init(critic), adam_init(actor)
         return cls(config, critic, actor, critic, actor, *optimizers, jnp.int32(0), none_yet)

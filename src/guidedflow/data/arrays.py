@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from guidedflow.data import d4rl, ogbench
+from guidedflow.data import d4rl, npz
 from guidedflow.data.dataset import Dataset
 from guidedflow.errors import UserError
 
@@ -11,17 +11,20 @@ SUFFIXES = (".npz", ".hdf5")
 
 
 def load(path: Path) -> Dataset:
-    """The data set in a file with the fields of ``Dataset.from_arrays``; in an npz file ``timeouts`` is optional.
+    """The data set in a file with the fields of ``Dataset.from_arrays``.
+
+    In an npz file ``timeouts`` and the number ``frame_stack`` are optional.
 
     Raises:
         UserError: a field is missing or malformed, or the file is neither.
     """
     if path.suffix == ".hdf5":
         return d4rl.load(path, is_antmaze=False)
-    arrays = ogbench.read(path)
+    arrays = npz.read(path)
     missing = [name for name in REQUIRED if name not in arrays]
     if missing:
         found = ", ".join(sorted(arrays)) or "no arrays"
         raise UserError(f"{path}: expected the fields {', '.join(REQUIRED)} and optionally timeouts, found {found}")
     fields = {name: arrays[name] for name in (*REQUIRED, "timeouts") if name in arrays}
-    return Dataset.from_arrays(**fields, source=str(path))
+    frame_stack = arrays["frame_stack"].tolist() if "frame_stack" in arrays else 1
+    return Dataset.from_arrays(**fields, frame_stack=frame_stack, source=str(path))

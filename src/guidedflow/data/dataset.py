@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import equinox as eqx
 import jax
@@ -18,6 +18,32 @@ Rows = Array | np.ndarray
 
 ACTION_TOLERANCE = 1e-4
 """How far beyond [-1, 1] an action may lie and still count as rounding; it is clipped."""
+
+MOST_FRAMES = 64
+FINGERPRINTED_ROWS = 4096
+
+
+class Window(NamedTuple):
+    """B transitions as they lie in the data, each frame once: what crosses from the disk to the device."""
+
+    frames: Shaped[Rows, "B stack+1 *frame"]
+    """The first ``stack`` of a row are s, the last ``stack`` are s'."""
+    actions: Float[Rows, "B act"]
+    rewards: Float[Rows, " B"]
+    masks: Float[Rows, " B"]
+    next_actions: Float[Rows, "B act"]
+    next_action_valid: Bool[Rows, " B"]
+
+    def batch(self) -> Batch:
+        """The batch, its frames stacked along their last axis, oldest first."""
+        fields = self._asdict()
+        frames = fields.pop("frames")
+        return Batch(observations=_stacked(frames[:, :-1]), next_observations=_stacked(frames[:, 1:]), **fields)
+
+
+def _stacked(frames: Array) -> Array:
+    moved = jnp.moveaxis(frames, 1, -2)
+    return moved.reshape(*moved.shape[:-2], -1)
 
 
 class Dataset(eqx.Module):
@@ -39,6 +65,8 @@ class Dataset(eqx.Module):
     transitions: Int[Rows, " M"]
     """The rows that can be sampled."""
     is_transition: Bool[Rows, " N"]
+    frame_stack: int = eqx.field(static=True, default=1)
+    """Recorded frames that make one observation: the row's own and those before it."""
 
     @classmethod
     def from_arrays(
@@ -49,17 +77,20 @@ class Dataset(eqx.Module):
         terminals: Any,
         timeouts: Any = None,
         *,
+        frame_stack: int = 1,
         source: str = "arrays",
     ) -> Self:
         """A data set from N consecutive steps of whole episodes.
 
         Args:
-            observations: (N, ...) numbers; uint8 stays uint8, everything else becomes float32.
+            observations: (N, n) numbers, or pictures (N, height, width, channels); uint8 stays uint8, everything else
+                becomes float32.
             actions: (N, d), in [-1, 1].
             rewards: (N,).
             terminals: (N,) bool; the step led to a true terminal state: no value is bootstrapped from beyond it.
             timeouts: (N,) bool; the recording stops after this step for another reason. Such a row has no next
                 observation, so it is not sampled itself. None: every episode ends by a terminal, or at the last row.
+            frame_stack: of how many frames, a row's own and those before it, an observation is made.
             source: what error messages call the data, a file's name for instance.
 
         Raises:
@@ -85,6 +116,7 @@ class Dataset(eqx.Module):
             masks=1.0 - terminal.astype(np.float32),
             ends=end,
             keep_last=terminal,
+            frame_stack=frame_stack,
             source=source,
         )
 
@@ -98,13 +130,16 @@ class Dataset(eqx.Module):
         masks: np.ndarray,
         ends: np.ndarray,
         keep_last: np.ndarray,
+        frame_stack: int = 1,
         source: str,
     ) -> Self:
         """A data set from checked arrays; ``ends`` marks each episode's last row, ``keep_last`` those worth sampling.
 
         Raises:
-            UserError: no row is a transition.
+            UserError: no row is a transition, or ``frame_stack`` is no number of frames.
         """
+        if not isinstance(frame_stack, int) or not 1 <= frame_stack <= MOST_FRAMES:
+            raise UserError(f"frame_stack: expected 1 to {MOST_FRAMES}, found {frame_stack!r}")
         rows = np.arange(len(ends), dtype=np.int32)
         last = np.flatnonzero(ends).astype(np.int32)
         episode = np.searchsorted(last, rows)
@@ -122,12 +157,15 @@ class Dataset(eqx.Module):
             episode_ends=last[episode],
             transitions=rows[is_transition],
             is_transition=is_transition,
+            frame_stack=frame_stack,
         )
 
     @property
     def spec(self) -> Spec:
         """Shapes of one observation and one action."""
-        return Spec(self.observations.shape[1:], np.dtype(self.observations.dtype), self.actions.shape[1])
+        *frame, last = self.observations.shape[1:]
+        shape = (*frame, last * self.frame_stack)
+        return Spec(shape, np.dtype(self.observations.dtype), self.actions.shape[1])
 
     @property
     def size(self) -> int:
@@ -141,16 +179,22 @@ class Dataset(eqx.Module):
 
     def sample(self, key: PRNGKeyArray, batch_size: int) -> Batch:
         """B transitions, drawn uniformly with replacement. Pure, and made to be compiled into a training step."""
-        return self.rows(self.transitions[jax.random.randint(key, (batch_size,), 0, self.size)])
+        return self.rows(self.transitions[sample_indices(key, self.size, batch_size)])
 
-    def rows(self, rows: Int[Array, " B"]) -> Batch:
+    def rows(self, rows: Int[Rows, " B"]) -> Batch:
         """The transitions that start at the given rows."""
-        following = jnp.minimum(rows + 1, self.episode_ends[rows])
-        return Batch(
-            observations=self.observations[rows],
+        return self.window(rows).batch()
+
+    def window(self, rows: Int[Rows, " B"]) -> Window:
+        """The transitions that start at the given rows, gathered where the rows are: on the device or on the host."""
+        xp: Any = jnp if isinstance(rows, Array) else np
+        following = xp.minimum(rows + 1, self.episode_ends[rows])
+        stack = rows[:, None] + xp.arange(1 - self.frame_stack, 1)
+        stack = xp.maximum(stack, self.episode_starts[rows][:, None])
+        return Window(
+            frames=self.observations[xp.concatenate([stack, following[:, None]], axis=1)],
             actions=self.actions[rows],
             rewards=self.rewards[rows],
-            next_observations=self.observations[following],
             masks=self.masks[rows],
             next_actions=self.actions[following],
             next_action_valid=(following > rows) & self.is_transition[following],
@@ -160,12 +204,28 @@ class Dataset(eqx.Module):
         """The same data on the accelerator, where the compiled loop samples it."""
         return jax.tree.map(jnp.asarray, self)
 
+    @property
+    def is_on_disk(self) -> bool:
+        """Whether the observations are a map of a file: they are read where and when they are needed."""
+        return isinstance(self.observations, np.memmap)
+
     def fingerprint(self) -> str:
-        """SHA-256 over every array, shortened: two runs with the same one trained on the same data."""
+        """SHA-256 over every array, shortened: two runs with the same one trained on the same data.
+
+        Of observations on the disk, which would take long to read, over some thousand rows spread evenly.
+        """
         digest = hashlib.sha256()
         for leaf in jax.tree.leaves(self):
+            if isinstance(leaf, np.memmap):
+                digest.update(repr(leaf.shape).encode())
+                leaf = leaf[:: max(1, len(leaf) // FINGERPRINTED_ROWS)]
             digest.update(np.ascontiguousarray(leaf).data)
         return digest.hexdigest()[:16]
+
+
+def sample_indices(key: PRNGKeyArray, size: int, batch_size: int) -> Int[Array, " B"]:
+    """Which of ``size`` transitions a batch is made of: uniform, with replacement."""
+    return jax.random.randint(key, (batch_size,), 0, size)
 
 
 def check_fields(fields: Mapping[str, Any], source: str) -> dict[str, np.ndarray]:
@@ -179,7 +239,7 @@ def check_fields(fields: Mapping[str, Any], source: str) -> dict[str, np.ndarray
     arrays: dict[str, np.ndarray] = {}
     for name, value in fields.items():
         try:
-            array = np.asarray(value)
+            array = value if isinstance(value, np.memmap) else np.asarray(value)
         except ValueError as error:  # Rows of different lengths.
             raise UserError(f"{source}: {name}: expected numbers in rows of one length, found others") from error
         if array.dtype.kind not in "biuf":

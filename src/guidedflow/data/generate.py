@@ -1,8 +1,8 @@
 """Data sets from OGBench's scripted oracles, in OGBench's own file format.
 
 Cubes, scene and puzzles, each as `play` (plan oracles, temporally correlated noise) and `noisy` (Markov
-oracles, Gaussian and random actions), after the recipe of Park et al., "OGBench: Benchmarking Offline
-Goal-Conditioned RL" (ICLR 2025). Deviations from it:
+oracles, Gaussian and random actions), or seen in pictures (`visual-`, play only), after the recipe of
+Park et al., "OGBench: Benchmarking Offline Goal-Conditioned RL" (ICLR 2025). Deviations from it:
 - an episode is a pure function of its seed, split and index, so that neither the number of workers nor an
   interruption changes a byte;
 - an oracle sees a new target at once, not a step later;
@@ -24,14 +24,16 @@ import zipfile
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any, Literal, final
 
 import numpy as np
 
+from guidedflow.data import npz
 from guidedflow.errors import UserError
+from guidedflow.opengl import needed_backend
 from guidedflow.processes import HelperProcess, answered
 from guidedflow.seeding import numpy_seeded
 
@@ -71,6 +73,11 @@ class Recipe:
     plan_smoothing: float = 0.5
     markov_min_norm: float = 0.4
 
+    @property
+    def is_visual(self) -> bool:
+        """Whether observations are pictures."""
+        return self.env_id.startswith("visual-")
+
 
 def _published(world: str, style: str) -> Recipe:
     noisy, puzzle = style == "noisy", world.startswith("puzzle")
@@ -89,6 +96,11 @@ def _published(world: str, style: str) -> Recipe:
 
 
 _RECIPES = {f"{world}-{style}": _published(world, style) for world in _WORLDS for style in ("play", "noisy")}
+_RECIPES |= {
+    f"visual-{world}-play": replace(_RECIPES[f"{world}-play"], env_id=f"visual-{world}-v0")
+    for world in _WORLDS
+    if world != "cube-triple"
+}
 FAMILIES: tuple[str, ...] = tuple(_RECIPES)
 
 
@@ -137,8 +149,9 @@ class Collector:
     def episode(self, seed: int, index: int, split: Split = "train") -> dict[str, np.ndarray]:
         """Make an episode, a row a step; qpos, qvel and button states are those before the row's action.
 
-        Returns observations, actions in [-1, 1], qpos and qvel (rows, n) float32, terminals (rows,) bool and,
-        where the environment has buttons, button_states (rows, n) int64. numpy's global state is kept.
+        Returns observations (rows, n) float32 or, of a visual family, (rows, 64, 64, 3) uint8; actions in [-1, 1],
+        qpos and qvel (rows, n) float32, terminals (rows,) bool and, where the environment has buttons, button_states
+        (rows, n) int64. numpy's global state is kept.
         """
         for attempt in itertools.count():
             branch = (_SPLITS.index(split), index, attempt)
@@ -178,7 +191,10 @@ class Collector:
                     oracle.reset(observation, info)
         # Without buttons there is a column less than there are names.
         columns = zip(_DTYPES.items(), zip(*rows, strict=True), strict=False)
-        return {name: np.asarray(column, dtype) for (name, dtype), column in columns}
+        record: dict[str, Any] = {name: np.asarray(column, dtype) for (name, dtype), column in columns}
+        if self._recipe.is_visual:
+            record["observations"] = record["observations"].astype(np.uint8)
+        return record
 
 
 def _oracles(env: Any, recipe: Recipe) -> dict[str, Any]:
@@ -226,8 +242,9 @@ def generate(
 
     `episodes` is by default the published number, `val_episodes` a tenth of it; an episode has `steps` rows.
     `progress(done, total)` is called first with what an interrupted call left, then after each episode. Files
-    that hold what is asked for are kept. `UserError` for a wrong argument or a file that holds another thing;
-    `OSError` if a file cannot be written or a worker dies; the next call continues from there.
+    that hold what is asked for are kept. `UserError` for a wrong argument, a file that holds another thing, or
+    pictures without an OpenGL backend to draw them; `OSError` if a file cannot be written or a worker dies; the
+    next call continues from there.
     """
     episodes = recipe(family).episodes if episodes is None else episodes
     val_episodes = max(1, episodes // 10) if val_episodes is None else val_episodes
@@ -247,6 +264,7 @@ def generate(
         logger.info("%s and %s are already there", train, val)
         return train, val
 
+    backend = needed_backend(family) if recipe(family).is_visual else None
     versions = {name: version(name) for name in ("guidedflow", "ogbench", "mujoco", "numpy")}
     # Parts of another recipe or other physics must not be mixed in.
     digest = hashlib.sha256(f"{recipe(family)} {versions}".encode()).hexdigest()[:8]
@@ -256,7 +274,7 @@ def generate(
             path: [parts / f"{wanted['split']}-{index}.npz" for index in range(wanted["episodes"])]
             for path, wanted in _missing(files).items()
         }
-        _make([part for group in needed.values() for part in group], settings, workers, progress)
+        _make([part for group in needed.values() for part in group], settings, workers, backend, progress)
         for path, group in needed.items():
             _join(group, {"generator": "guidedflow", "versions": versions, **files[path]}, path)
         # A worker of a killed call may still be at its last episode: what it leaves is of no use.
@@ -326,7 +344,9 @@ def _is_complete(part: Path, steps: int) -> bool:
         return False
 
 
-def _make(wanted: list[Path], settings: dict[str, Any], workers: int, progress: Progress) -> None:
+def _make(
+    wanted: list[Path], settings: dict[str, Any], workers: int, gl_backend: str | None, progress: Progress
+) -> None:
     parts = wanted[0].parent
     todo = deque(part for part in wanted if not _is_complete(part, settings["steps"]))
     for part in todo:  # one that exists counts as finished below
@@ -334,7 +354,7 @@ def _make(wanted: list[Path], settings: dict[str, Any], workers: int, progress: 
     done = len(wanted) - len(todo)
     progress(done, len(wanted))
     with contextlib.ExitStack() as stack:
-        crew = [HelperProcess(_work, settings, parts) for _ in range(min(workers, len(todo)))]
+        crew = [HelperProcess(_work, settings, parts, gl_backend=gl_backend) for _ in range(min(workers, len(todo)))]
         for helper in crew:
             stack.callback(helper.close)
         while done < len(wanted):
@@ -362,14 +382,16 @@ def _work(ask: Callable[[str | None], str], settings: dict[str, Any], parts: Pat
 
 
 def _join(parts: list[Path], metadata: dict[str, Any], path: Path) -> None:
-    with np.load(parts[0]) as first:
-        names = first.files
-    arrays: dict[str, Any] = {"metadata": np.array(json.dumps(metadata))}
-    for name in names:
-        episodes = []
+    def episodes(name: str) -> Iterator[np.ndarray]:
         for part in parts:
             with np.load(part) as archive:
-                episodes.append(archive[name])
-        arrays[name] = np.concatenate(episodes)
+                yield archive[name]
+
+    said = np.array(json.dumps(metadata))
+    arrays: dict[str, Any] = {"metadata": ((), said.dtype, iter([said]))}
+    with np.load(parts[0]) as first:
+        for name in first.files:
+            rows, *row = first[name].shape
+            arrays[name] = ((rows * len(parts), *row), first[name].dtype, episodes(name))
     with _whole_file(path, parts[0].parent) as file:
-        np.savez_compressed(file, **arrays)
+        npz.write(file, arrays)

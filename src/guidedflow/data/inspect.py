@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from guidedflow.data import arrays as own_arrays
-from guidedflow.data import d4rl, minari, ogbench
+from guidedflow.data import d4rl, minari, npz, ogbench
 from guidedflow.errors import UserError
 
 
@@ -43,7 +43,7 @@ def inspect(path: Path, load: Callable[[Path], Any] | None = None) -> Report:
         UserError: it is no readable npz or HDF5 at all.
     """
     is_npz = path.suffix != ".hdf5" and not path.is_dir()
-    content = ogbench.read(path) if is_npz else minari.read(path) if path.is_dir() else d4rl.read(path)
+    content = npz.read(path) if is_npz else minari.read(path) if path.is_dir() else d4rl.read(path)
     fields = [_field(name, array) for name, array in content.items() if name != "metadata"]
     own = is_npz and "rewards" in content
     try:

@@ -1,62 +1,26 @@
 """OGBench's data files: one npz of flat arrays per family and split (docs/tasks.md, "OGBench")."""
 
 import json
-import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from guidedflow.data import npz
 from guidedflow.data.dataset import Dataset, check_fields, check_finite
 from guidedflow.errors import UserError
 
 SIMULATOR_FIELDS = ("qpos", "qvel", "button_states")
 
 
-def read(path: Path) -> dict[str, np.ndarray]:
-    """Every array of an npz file, without executing anything that it may hold.
-
-    Raises:
-        UserError: the file is missing, truncated, no npz, or holds Python objects.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: expected a data file, found {'a folder' if path.is_dir() else 'nothing there'}")
-    try:
-        # Opened here, because np.load leaves a file that it cannot read open.
-        with path.open("rb") as opened:
-            if not zipfile.is_zipfile(opened):
-                raise UserError(f"{path}: expected a whole npz archive of arrays, found a file that is none")
-            opened.seek(0)
-            with np.load(opened, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        ValueError,
-        EOFError,
-        OSError,
-        KeyError,
-        RuntimeError,
-        MemoryError,
-    ) as error:
-        # RuntimeError: encrypted; its kin NotImplementedError: an unknown compression.
-        raise UserError(f"{path}: expected a whole npz archive of arrays, found: {_one_line(error)}") from error
-    for name, array in arrays.items():
-        if not isinstance(array, np.ndarray):
-            raise UserError(f"{path}: expected an npz archive of arrays, found {name!r}, which is none")
-    return arrays
-
-
-def rows(path: Path) -> dict[str, np.ndarray]:
+def rows(path: Path, on_notice: Callable[[str], None] = lambda _: None) -> dict[str, np.ndarray]:
     """The checked arrays of an OGBench file: observations, actions, terminals, and the simulator's state if stored.
 
     Raises:
-        UserError: as ``read``, or a field is missing or malformed.
+        UserError: as ``npz.read``, or a field is missing or malformed.
     """
-    arrays = read(path)
+    arrays = npz.read(path, on_notice)
     missing = [name for name in ("observations", "actions", "terminals") if name not in arrays]
     if missing:
         found = ", ".join(sorted(arrays)) or "no arrays"
@@ -73,7 +37,12 @@ def rows(path: Path) -> dict[str, np.ndarray]:
     return checked
 
 
-def load(path: Path, label: Callable[[dict[str, np.ndarray]], Any]) -> Dataset:
+def load(
+    path: Path,
+    label: Callable[[dict[str, np.ndarray]], Any],
+    frame_stack: int = 1,
+    on_notice: Callable[[str], None] = lambda _: None,
+) -> Dataset:
     """The data set of one single-task environment: its rewards and masks are computed from the simulator's states.
 
     A row's reward and mask say whether its own state s solves the task, as in OGBench's release.
@@ -81,11 +50,13 @@ def load(path: Path, label: Callable[[dict[str, np.ndarray]], Any]) -> Dataset:
     Args:
         path: the file.
         label: gives the simulator's states their ``rewards`` and ``masks``.
+        frame_stack: see ``Dataset``.
+        on_notice: see ``npz.read``.
 
     Raises:
         UserError: as ``rows``, or the file lacks the simulator's states, or has another environment's.
     """
-    arrays = rows(path)
+    arrays = rows(path, on_notice)
     states: dict[str, np.ndarray] = {name: arrays[name] for name in ("qpos", "button_states") if name in arrays}
     if "qpos" not in states:
         raise UserError(f"{path}: expected qpos, from which the task's rewards are computed; it is not in the file")
@@ -106,6 +77,7 @@ def load(path: Path, label: Callable[[dict[str, np.ndarray]], Any]) -> Dataset:
         masks=labels.masks,
         ends=ends,
         keep_last=np.zeros(len(terminals), bool),
+        frame_stack=frame_stack,
         source=str(path),
     )
 
@@ -118,7 +90,3 @@ def metadata(path: Path) -> dict[str, Any] | None:
         except (KeyError, ValueError):
             return None
     return found if isinstance(found, dict) and found.get("generator") == "guidedflow" else None
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -3,13 +3,14 @@
 import dataclasses
 import functools
 import warnings
+from collections import deque
 from typing import Any, Literal, NamedTuple
 
 import gymnasium
 import numpy as np
 
 from guidedflow.seeding import numpy_seeded
-from guidedflow.tasks import Task
+from guidedflow.tasks import Task, find_task
 
 SuccessTiming = Literal["post", "pre"]
 
@@ -18,7 +19,7 @@ def make_env(task: Task, *, success_timing: SuccessTiming = "post", **options: A
     """The task's environment, with resets that depend on nothing but their seed.
 
     Args:
-        task: a supported task.
+        task: any task; one with pixels needs an OpenGL backend (``opengl.gl_backend``).
         success_timing: OGBench alone: whether reward and success speak of the state after the step (``post``, as the
             published numbers do) or before it (``pre``, the default of ogbench >= 1.2).
         options: passed on to the environment.
@@ -37,7 +38,8 @@ def make_env(task: Task, *, success_timing: SuccessTiming = "post", **options: A
         env = gymnasium.make(spec, disable_env_checker=True, **options)
         env.reset()  # Builds the model: its warnings end here.
     halve_margins(env)
-    return SeededReset(env)
+    env = SeededReset(env)
+    return StackedFrames(env, task.frame_stack) if task.frame_stack > 1 else env
 
 
 def _register(task: Task) -> None:
@@ -89,6 +91,8 @@ def label(task: Task, states: dict[str, np.ndarray]) -> Labels:
     """
     from ogbench.relabel_utils import relabel_dataset
 
+    # A pixel task has the states and goals of the task without pixels, whose environment needs no OpenGL.
+    task = find_task(task.id.removeprefix("visual-"))
     env = make_env(task)
     labelled: dict[str, Any] = dict(states)
     relabel_dataset(task.environment, env, labelled)
@@ -105,6 +109,33 @@ class SeededReset(gymnasium.Wrapper):
         self.env.action_space.seed(seed)
         with numpy_seeded(seed):
             return super().reset(seed=seed, options=options)
+
+
+class StackedFrames(gymnasium.Wrapper):
+    """Observations of the last ``count`` frames along the last axis, oldest first; an episode's first one repeats."""
+
+    def __init__(self, env: gymnasium.Env, count: int):
+        super().__init__(env)
+        self._frames: deque[Any] = deque(maxlen=count)
+        frame = env.observation_space
+        assert isinstance(frame, gymnasium.spaces.Box)
+        low, high = (np.concatenate([bound] * count, axis=-1) for bound in (frame.low, frame.high))
+        self.observation_space = gymnasium.spaces.Box(low, high, dtype=frame.dtype.type)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Reset, and fill the stack with the first frame."""
+        frame, info = self.env.reset(seed=seed, options=options)
+        self._frames.extend([frame] * (self._frames.maxlen or 1))
+        return self._stack(), info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Step, and push the new frame."""
+        frame, *rest = self.env.step(action)
+        self._frames.append(frame)
+        return (self._stack(), *rest)  # type: ignore[return-value]
+
+    def _stack(self) -> np.ndarray:
+        return np.concatenate(self._frames, axis=-1)
 
 
 @functools.cache

@@ -47,7 +47,7 @@ class VectorEnv:
         task: the task whose environments are made.
         slots: how many.
         workers: among how many processes they are divided; never more than slots.
-        gl_backend: OpenGL backend for filming (``egl`` or ``osmesa``); None films nothing and needs no OpenGL.
+        gl_backend: OpenGL backend (``egl`` or ``osmesa``) for filming and for pixel tasks; None: nothing is drawn.
         options: passed on to ``make_env``.
     """
 

@@ -4,24 +4,27 @@ from collections.abc import Sequence
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
+from guidedflow.nn.encoder import Encoder, make_encoder
 from guidedflow.nn.mlp import MLP
 
 
 class NoiseActor(eqx.Module):
     """The one-step actor mu_theta(s, z) of FQL and GFP: noise z in, action out, unclipped."""
 
+    encoder: Encoder
     net: MLP
 
-    def __init__(self, observation_size: int, action_size: int, hidden: Sequence[int], *, key: PRNGKeyArray):
-        self.net = MLP(observation_size + action_size, hidden, action_size, key=key)
+    def __init__(
+        self, observation_shape: tuple[int, ...], action_size: int, hidden: Sequence[int], *, key: PRNGKeyArray
+    ):
+        self.encoder = make_encoder(observation_shape, key=key)
+        self.net = MLP(self.encoder.size + action_size, hidden, action_size, key=key)
 
-    def __call__(
-        self, observations: Float[Array, "*batch obs"], noise: Float[Array, "*batch act"]
-    ) -> Float[Array, "*batch act"]:
+    def __call__(self, observations: Shaped[Array, "B *obs"], noise: Float[Array, "B act"]) -> Float[Array, "B act"]:
         """The action for each row of noise, before clipping to [-1, 1]."""
-        return self.net(jnp.concatenate([observations, noise], axis=-1))
+        return self.net(jnp.concatenate([self.encoder(observations), noise], axis=-1))
 
 
 class MeanActor(eqx.Module):
@@ -30,16 +33,24 @@ class MeanActor(eqx.Module):
     The last layer starts a hundred times smaller than the others, so that the first actions are near zero.
     """
 
+    encoder: Encoder
     net: MLP
     squash: bool = eqx.field(static=True)
 
     def __init__(
-        self, observation_size: int, action_size: int, hidden: Sequence[int], *, squash: bool, key: PRNGKeyArray
+        self,
+        observation_shape: tuple[int, ...],
+        action_size: int,
+        hidden: Sequence[int],
+        *,
+        squash: bool,
+        key: PRNGKeyArray,
     ):
-        self.net = MLP(observation_size, hidden, action_size, key=key, final_scale=0.01)
+        self.encoder = make_encoder(observation_shape, key=key)
+        self.net = MLP(self.encoder.size, hidden, action_size, key=key, final_scale=0.01)
         self.squash = squash
 
-    def __call__(self, observations: Float[Array, "*batch obs"]) -> Float[Array, "*batch act"]:
+    def __call__(self, observations: Shaped[Array, "B *obs"]) -> Float[Array, "B act"]:
         """The action for each row; inside (-1, 1) if squashed, else anywhere."""
-        actions = self.net(observations)
+        actions = self.net(self.encoder(observations))
         return jnp.tanh(actions) if self.squash else actions

@@ -6,8 +6,9 @@ from typing import Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
+from guidedflow.nn.encoder import Encoder, broadcast_rows, make_encoder
 from guidedflow.nn.mlp import MLP
 from guidedflow.types import Batch
 
@@ -16,35 +17,42 @@ ENSEMBLE_SIZE = 2
 
 
 class Critic(eqx.Module):
-    """Q_i(s, a), i = 1, 2: independent MLPs with LayerNorm on the concatenation of s and a."""
+    """Q_i(s, a), i = 1, 2: MLPs with LayerNorm on the concatenation of s and a; of pictures they share the encoder."""
 
+    encoder: Encoder
     members: tuple[MLP, ...]
 
-    def __init__(self, observation_size: int, action_size: int, hidden: Sequence[int], *, key: PRNGKeyArray):
+    def __init__(
+        self, observation_shape: tuple[int, ...], action_size: int, hidden: Sequence[int], *, key: PRNGKeyArray
+    ):
+        self.encoder = make_encoder(observation_shape, key=key)
         self.members = tuple(
-            MLP(observation_size + action_size, hidden, 1, key=k, layer_norm=True)
+            MLP(self.encoder.size + action_size, hidden, 1, key=k, layer_norm=True)
             for k in jax.random.split(key, ENSEMBLE_SIZE)
         )
 
     def __call__(
-        self, observations: Float[Array, "*batch obs"], actions: Float[Array, "*batch act"]
-    ) -> Float[Array, "members *batch"]:
-        """The value that each member gives each pair."""
-        pairs = jnp.concatenate([observations, actions], axis=-1)
+        self, observations: Shaped[Array, "B *obs"], actions: Float[Array, "*N B act"]
+    ) -> Float[Array, "members *N B"]:
+        """The value that each member gives each pair; there may be several actions for each observation."""
+        features = broadcast_rows(self.encoder(observations), actions)
+        pairs = jnp.concatenate([features, actions], axis=-1)
         return jnp.stack([member(pairs)[..., 0] for member in self.members])
 
 
 class ValueFunction(eqx.Module):
     """V(s): an MLP with LayerNorm."""
 
+    encoder: Encoder
     net: MLP
 
-    def __init__(self, observation_size: int, hidden: Sequence[int], *, key: PRNGKeyArray):
-        self.net = MLP(observation_size, hidden, 1, key=key, layer_norm=True)
+    def __init__(self, observation_shape: tuple[int, ...], hidden: Sequence[int], *, key: PRNGKeyArray):
+        self.encoder = make_encoder(observation_shape, key=key)
+        self.net = MLP(self.encoder.size, hidden, 1, key=key, layer_norm=True)
 
-    def __call__(self, observations: Float[Array, "*batch obs"]) -> Float[Array, "*batch"]:
+    def __call__(self, observations: Shaped[Array, "B *obs"]) -> Float[Array, " B"]:
         """The value of each row."""
-        return self.net(observations)[..., 0]
+        return self.net(self.encoder(observations))[..., 0]
 
 
 def expectile_error(u: Float[Array, "*batch"], expectile: Float[Array, ""] | float) -> Float[Array, "*batch"]:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
+from guidedflow.nn.encoder import Encoder, make_encoder
 from guidedflow.nn.mlp import MLP
 
 TimeInput = Literal["raw", "sinusoidal"]
@@ -55,12 +56,13 @@ def embed_time(t: Float[Array, "*batch 1"]) -> Float[Array, "*batch 64"]:
 class VelocityField(eqx.Module):
     """v_omega(t, s, x): an MLP on the concatenation of s, x and t (raw, or through a sinusoidal embedding)."""
 
+    encoder: Encoder
     net: MLP
     time: TimeInput = eqx.field(static=True)
 
     def __init__(
         self,
-        observation_size: int,
+        observation_shape: tuple[int, ...],
         action_size: int,
         hidden: Sequence[int],
         *,
@@ -68,18 +70,22 @@ class VelocityField(eqx.Module):
         key: PRNGKeyArray,
     ):
         time_size = EMBEDDING_SIZE if time == "sinusoidal" else 1
-        self.net = MLP(observation_size + action_size + time_size, hidden, action_size, key=key)
+        self.encoder = make_encoder(observation_shape, key=key)
+        self.net = MLP(self.encoder.size + action_size + time_size, hidden, action_size, key=key)
         self.time = time
 
     def noise(self, observations: Shaped[Array, "B *obs"], key: PRNGKeyArray) -> Float[Array, "B act"]:
         """Noise z for a batch of observations: where a flow to their actions starts."""
         return jax.random.normal(key, (observations.shape[0], self.net.biases[-1].shape[0]))
 
-    def at(self, observations: Float[Array, "*batch obs"]) -> Velocity:
-        """The velocity at fixed observations; their share of the first layer is computed once, not at every t."""
-        size = observations.shape[-1]
+    def at(self, observations: Shaped[Array, "B *obs"]) -> Velocity:
+        """The velocity at fixed observations; they and their share of the first layer are computed once, for all t.
+
+        x may be (*N, B, act): several points for each observation.
+        """
+        size = self.encoder.size
         weight = self.net.weights[0]
-        share = observations @ weight[:size] + self.net.biases[0]
+        share = self.encoder(observations) @ weight[:size] + self.net.biases[0]
 
         def velocity(t: Float[Array, "*batch 1"], x: Float[Array, "*batch act"]) -> Float[Array, "*batch act"]:
             features = embed_time(t) if self.time == "sinusoidal" else t
@@ -101,11 +107,11 @@ def integrate(velocity: Velocity, noise: Float[Array, "*batch act"], steps: int)
 
 def matching_error(
     field: VelocityField,
-    observations: Float[Array, "*batch obs"],
-    actions: Float[Array, "*batch act"],
-    noise: Float[Array, "*batch act"],
-    t: Float[Array, "*batch 1"],
-) -> Float[Array, "*batch"]:
+    observations: Shaped[Array, "B *obs"],
+    actions: Float[Array, "B act"],
+    noise: Float[Array, "B act"],
+    t: Float[Array, "B 1"],
+) -> Float[Array, " B"]:
     """Flow matching: mean over dimensions of (v_omega(t, s, x_t) - (a - eps))^2, for each row."""
     x, velocity = straight_path(noise, actions, t)
     return jnp.square(field.at(observations)(t, x) - velocity).mean(-1)

@@ -32,9 +32,14 @@ class Task(NamedTuple):
         return SINGLETASK.split(self.id)[0]
 
     @property
-    def is_supported(self) -> bool:
-        """Whether it can be trained on and evaluated here."""
-        return not self.id.startswith("visual-")
+    def is_visual(self) -> bool:
+        """Whether it is learned from pictures, of which ``observation_shape`` has ``frame_stack``."""
+        return self.id.startswith("visual-")
+
+    @property
+    def frame_stack(self) -> int:
+        """How many of the last frames make an observation."""
+        return 3 if self.is_visual else 1
 
     @property
     def file(self) -> str:

@@ -15,9 +15,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from guidedflow.agents import Agent
+from guidedflow.data.augment import random_crops
 from guidedflow.data.dataset import Dataset
 from guidedflow.envs.vector import VectorEnv
 from guidedflow.errors import UserError
+from guidedflow.opengl import needed_backend
 from guidedflow.seeding import derived_seed
 from guidedflow.settings import build
 from guidedflow.tasks import Task
@@ -27,6 +29,7 @@ from guidedflow.training.online import Interaction
 from guidedflow.training.record import RunFolder, Tracker
 from guidedflow.training.settings import Member, TrainSettings
 from guidedflow.training.stack import init_agents, member_keys, over_members, select
+from guidedflow.training.stream import Stream, stays_on_disk, step_keys
 from guidedflow.types import Spec
 
 
@@ -54,7 +57,7 @@ class Progress(NamedTuple):
     """Means over the last chunk and the seeds; empty where no chunk was just trained."""
 
 
-@functools.partial(jax.jit, static_argnames=("batch_size", "length"), donate_argnames="agents")
+@functools.partial(jax.jit, static_argnames=("batch_size", "crop_probability", "length"), donate_argnames="agents")
 def run_chunk(
     agents: Agent,
     dataset: Dataset,
@@ -62,6 +65,7 @@ def run_chunk(
     start: Int[Array, ""],
     *,
     batch_size: int,
+    crop_probability: float,
     length: int,
 ) -> tuple[Agent, dict[str, Float[Array, "members length"]]]:
     """``length`` updates of every agent from step ``start`` on, compiled as one program.
@@ -72,8 +76,9 @@ def run_chunk(
 
     def train_one(agent: Agent, key: Key[Array, ""]) -> tuple[Agent, dict[str, Array]]:
         def one_step(agent: Agent, step: Int[Array, ""]) -> tuple[Agent, dict[str, Array]]:
-            batch_key, update_key = jax.random.split(jax.random.fold_in(key, step))
-            return agent.update(dataset.sample(batch_key, batch_size), update_key)
+            batch_key, update_key, crop_key = step_keys(key, step)
+            batch = random_crops(dataset.sample(batch_key, batch_size), crop_key, crop_probability)
+            return agent.update(batch, update_key)
 
         return jax.lax.scan(one_step, agent, start + jnp.arange(length))
 
@@ -94,18 +99,19 @@ def fit(
     build(TrainSettings, {"steps": steps, "batch_size": batch_size, "seeds": (seed,)})
     member = Member("", seed, agent.config)
     try:
-        jax.eval_shape(lambda: agent.update(dataset.to_device().sample(jax.random.key(0), 2), jax.random.key(0)))
+        jax.eval_shape(lambda: agent.update(dataset.rows(dataset.transitions[:2]), jax.random.key(0)))
     except TypeError as error:
         raise UserError(f"agent: expected one made for the data's spec {dataset.spec}, found another") from error
     agents = jax.tree.map(lambda leaf: jnp.array(leaf)[None], agent)
-    agents, metrics = run_chunk(
-        agents,
-        dataset.to_device(),
-        member_keys([member], "train"),
-        jnp.int32(0),
-        batch_size=batch_size,
-        length=steps,
-    )
+    keys, crops = member_keys([member], "train"), TrainSettings.crop_probability
+    if stays_on_disk(dataset):
+        with Stream(dataset, keys, batch_size=batch_size, crop_probability=crops, length=steps, stop=steps) as stream:
+            agents, metrics = stream.run_chunk(agents, 0)
+    else:
+        data = dataset.to_device()
+        agents, metrics = run_chunk(
+            agents, data, keys, jnp.int32(0), batch_size=batch_size, crop_probability=crops, length=steps
+        )
     found = {name: np.asarray(values) for name, values in metrics.items()}
     _check_finite(found, 0, [member], "none was written")
     return select(agents, 0), {name: values[0] for name, values in found.items()}
@@ -154,7 +160,19 @@ def train(
             agents = checkpoints.restore(step, "agents", agents)
         evaluations = [row for row in folder.evaluations() if row["step"] == step]
         folder.rewind(step)
-        device_data = dataset.to_device()
+        stream = device_data = None
+        if stays_on_disk(dataset):
+            stream = Stream(
+                dataset,
+                keys,
+                batch_size=settings.batch_size,
+                crop_probability=settings.crop_probability,
+                length=settings.log_every,
+                stop=settings.steps,
+            )
+            stack.enter_context(stream)
+        else:
+            device_data = dataset.to_device()
         evaluator = None
         if task is not None and settings.eval_episodes:
             evaluator = stack.enter_context(Evaluator(task, dataset.spec, members, settings, workers))
@@ -184,12 +202,15 @@ def train(
         def train_chunk() -> tuple[Agent, dict[str, np.ndarray]]:
             if interaction is not None:
                 return interaction.run_chunk(agents, device_data, keys, step, settings.log_every)
+            if stream is not None:
+                return stream.run_chunk(agents, step)
             trained, stacked = run_chunk(
                 agents,
                 device_data,
                 keys,
                 jnp.int32(step),
                 batch_size=settings.batch_size,
+                crop_probability=settings.crop_probability,
                 length=settings.log_every,
             )
             return trained, {name: np.asarray(values) for name, values in stacked.items()}
@@ -222,6 +243,8 @@ def train(
                 means = {name: values.mean(axis=1) for name, values in metrics.items()}
                 for i, member in enumerate(members):
                     values = {name: float(mean[i]) for name, mean in means.items()} | {"updates_per_second": rate}
+                    if stream is not None:
+                        values["data_wait"] = stream.wait_share
                     variant = {"variant": member.variant} if member.variant else {}
                     folder.log_metrics([{"step": step, **variant, "seed": member.seed, **values}])
                     _track(trackers, step, member, values)
@@ -273,6 +296,8 @@ class Evaluator:
         self._spec = spec
         self._members = members
         self._settings = settings
+        if task.is_visual:
+            gl_backend = needed_backend(task.id)
         slots = min(settings.eval_slots, settings.eval_episodes)
         self._env = VectorEnv(
             task, slots=slots, workers=workers, gl_backend=gl_backend, success_timing=settings.success_timing

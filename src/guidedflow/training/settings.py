@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from guidedflow.agents import find_agent
 from guidedflow.errors import UserError
-from guidedflow.settings import Count, CountOrZero, Range, build, check
+from guidedflow.settings import Count, CountOrZero, Fraction, Range, build, check
 from guidedflow.tasks import Task, published_settings
 
 Preset = Literal["quick", "published"]
@@ -29,6 +29,8 @@ class TrainSettings:
     """Online: half of each batch from the data and half from what was gathered, instead of both as one buffer."""
     batch_size: Annotated[int, Range(1, 2**20)] = 256
     """B: transitions a step."""
+    crop_probability: Fraction = 0.5
+    """Pixels: how often a batch's pictures are shifted at random by up to 3 pixels (random crops of padded ones)."""
     log_every: Count = 250
     """Steps compiled into one call; metrics are written, and signals answered, after each. Divides the intervals."""
     eval_every: Count = 100_000
