@@ -65,7 +65,7 @@ class Stream:
         self._stop = stop
         step_bytes = sum(np.asarray(leaf).nbytes for leaf in dataset.window(dataset.transitions[:1])) * batch_size
         at_most = max(1, PIECE_BYTES // (step_bytes * len(keys)))
-        self._piece = max(n for n in range(1, min(at_most, length) + 1) if length % n == 0)
+        self.piece = max(n for n in range(1, min(at_most, length) + 1) if length % n == 0)
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="guidedflow-reader")
         self._ahead: deque[tuple[int, Future[Window]]] = deque()
         self.wait_share = math.nan
@@ -79,7 +79,7 @@ class Stream:
         """
         collected = []
         began, waited = time.perf_counter(), 0.0
-        for step in range(start, start + self._length, self._piece):
+        for step in range(start, start + self._length, self.piece):
             self._read_from(step)
             jax.block_until_ready(agents)  # Only once the device has nothing to do does it wait.
             idle = time.perf_counter()
@@ -88,7 +88,7 @@ class Stream:
             agents, metrics = run_piece(
                 agents, windows, self._keys, jnp.int32(step), crop_probability=self._crop_probability
             )
-            self._read_from(step + self._piece)
+            self._read_from(step + self.piece)
             collected.append(metrics)
         found = {name: np.concatenate([np.asarray(m[name]) for m in collected], axis=1) for name in collected[0]}
         self.wait_share = waited / (time.perf_counter() - began)
@@ -107,13 +107,13 @@ class Stream:
     def _read_from(self, first: int) -> None:
         while self._ahead and self._ahead[0][0] != first:  # A chunk that is not the next one.
             self._ahead.popleft()[1].cancel()
-        for step in range(first, min(first + READ_AHEAD * self._piece, self._stop), self._piece):
+        for step in range(first, min(first + READ_AHEAD * self.piece, self._stop), self.piece):
             if step not in (known for known, _ in self._ahead):
-                self._ahead.append((step, self._reader.submit(self._read, step)))
+                self._ahead.append((step, self._reader.submit(self.read, step)))
 
-    def _read(self, step: int) -> Window:
+    def read(self, step: int) -> Window:
         """The batches of a piece: arrays of (members, steps, B, ...) on the device."""
-        indices = _indices(self._keys, jnp.int32(step), self._dataset.size, self._batch_size, self._piece)
+        indices = _indices(self._keys, jnp.int32(step), self._dataset.size, self._batch_size, self.piece)
         rows = np.asarray(self._dataset.transitions)[np.asarray(indices)]
         window = self._dataset.window(rows.ravel())
         shaped = (np.asarray(leaf).reshape(*rows.shape, *leaf.shape[1:]) for leaf in window)
