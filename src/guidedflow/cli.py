@@ -385,8 +385,8 @@ def _evaluate(command: str, argv: list[str]) -> int:
 @dataclasses.dataclass(frozen=True)
 class _Generate:
     family: Positional[str]
-    """A family of manipulation data: cube-{single,double,triple}, scene, puzzle-{3x3,4x4}, each -play or -noisy; all but
-    cube-triple also as visual-...-play.
+    """A family of manipulation data: cube-{single,double,triple}, scene, puzzle-{3x3,4x4}, each -play or -noisy, and
+    all but cube-triple as visual-...-play.
     With --policy an Adroit task, expert or human: door-expert-v1 or D4RL/pen/expert-v2 for instance."""
     policy: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """npz file of an expert's weights or of human demonstrations, from which Adroit's data is made."""
