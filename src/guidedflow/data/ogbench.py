@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from guidedflow.data.dataset import Dataset, check_fields, check_finite
+from guidedflow.data.dataset import Dataset, check_fields, check_finite, close_last
 from guidedflow.errors import UserError
 
 SIMULATOR_FIELDS = ("qpos", "qvel", "button_states")
@@ -70,7 +70,19 @@ def rows(path: Path) -> dict[str, np.ndarray]:
                 raise UserError(f"{path}: {name}: expected {expected} rows as in observations, found {found_rows}")
             check_finite(arrays[name], name, str(path))
             checked[name] = arrays[name]
+    _check_episodes(checked["terminals"], str(path))
     return checked
+
+
+def _check_episodes(terminals: np.ndarray, source: str) -> None:
+    """Every episode's last row is marked, and no other: a mark that stays on would leave episodes of one row."""
+    ends = close_last(terminals, source)
+    again = np.flatnonzero(ends[1:] & ends[:-1]) + 1
+    if len(again):
+        raise UserError(
+            f"{source}: terminals: expected episodes of at least 2 rows, found one that ends in row {again[0]}, right "
+            f"after another's end ({len(again)} such)"
+        )
 
 
 def load(path: Path, label: Callable[[dict[str, np.ndarray]], Any]) -> Dataset:
@@ -91,20 +103,20 @@ def load(path: Path, label: Callable[[dict[str, np.ndarray]], Any]) -> Dataset:
         raise UserError(f"{path}: expected qpos, from which the task's rewards are computed; it is not in the file")
     try:
         labels = label(states)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     except RuntimeError as error:
         last = str(error).strip().splitlines()[-1]
         raise UserError(
             f"{path}: expected simulator states of the task's environment; labelling them failed: {last}"
         ) from error
     terminals = arrays["terminals"]
-    ends = terminals.copy()
-    ends[-1:] = True
     return Dataset.from_rows(
         arrays["observations"],
         arrays["actions"],
         labels.rewards.astype(np.float32),
         masks=labels.masks,
-        ends=ends,
+        ends=close_last(terminals, str(path)),
         keep_last=np.zeros(len(terminals), bool),
         source=str(path),
     )

@@ -164,13 +164,15 @@ def demonstrations(arrays: dict[str, np.ndarray], source: str) -> list[Recording
     An episode's last step is left out: where it led to was not recorded.
 
     Raises:
-        UserError: a field is missing.
+        UserError: a field is missing, or no row ends an episode.
     """
     names = ("observations", "actions", "rewards", "terminals", "timeouts")
     missing = [name for name in names if name not in arrays]
     if missing:
         raise UserError(f"{source}: expected the fields {', '.join(names)}, found no {missing[0]}")
-    ends = np.flatnonzero(arrays["terminals"] | arrays["timeouts"]) + 1
+    ends = np.flatnonzero((arrays["terminals"] != 0) | (arrays["timeouts"] != 0)) + 1
+    if not len(ends):
+        raise UserError(f"{source}: expected terminals or timeouts at the last row of each episode, found none")
     starts = [0, *ends[:-1]]
     return [
         Recording(

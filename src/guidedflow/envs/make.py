@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import gymnasium
 import numpy as np
 
+from guidedflow.errors import UserError
 from guidedflow.seeding import numpy_seeded
 from guidedflow.tasks import Task
 
@@ -86,10 +87,19 @@ def label(task: Task, states: dict[str, np.ndarray]) -> Labels:
     Args:
         task: an OGBench task.
         states: ``qpos`` (N, nq) and, for scenes and puzzles, ``button_states`` (N, buttons).
+
+    Raises:
+        UserError: the states are another environment's.
     """
     from ogbench.relabel_utils import relabel_dataset
 
     env = make_env(task)
+    inner: Any = env.unwrapped
+    sizes = {"qpos": inner.model.nq, "button_states": getattr(inner, "_num_buttons", 0)}
+    for name, wanted in sizes.items():
+        found = states[name].shape[1:] if name in states else (0,)
+        if found != (wanted,):
+            raise UserError(f"{name}: expected ({wanted},) a row, as {task.environment} has, found {found}")
     labelled: dict[str, Any] = dict(states)
     relabel_dataset(task.environment, env, labelled)
     return Labels(labelled["rewards"], labelled["masks"])
