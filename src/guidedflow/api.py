@@ -20,7 +20,7 @@ from guidedflow.data.generate import FAMILIES
 from guidedflow.data.inspect import made_by
 from guidedflow.data.places import folders
 from guidedflow.envs import expert
-from guidedflow.envs.make import Labels, label, make_env
+from guidedflow.envs.make import Labels, label, make_env, register
 from guidedflow.envs.render import NO_BACKEND, gl_backend
 from guidedflow.errors import UserError
 from guidedflow.processes import HelperDied, available_cores, call
@@ -136,6 +136,7 @@ def generate_adroit(
         made = expert.record(known, content, episodes=episodes, seed=seed, source=name, progress=progress)
     if known.benchmark == "d4rl":
         return d4rl.write(path, d4rl.flat(made), metadata)
+    register(known)  # Minari stores the environment's specification; demonstrations were not rolled in it.
     return minari.write(
         known.dataset,
         given,

@@ -27,7 +27,7 @@ def make_env(task: Task, *, success_timing: SuccessTiming = "post", **options: A
     with warnings.catch_warnings():
         # Of GLFW, about a screen that is not needed, and of gymnasium, about ogbench's float64 bounds.
         warnings.simplefilter("ignore")
-        _register(task)
+        register(task)
         spec = gymnasium.spec(task.environment)
         if isinstance(spec.entry_point, str) and "manipspace" in spec.entry_point:
             spec = dataclasses.replace(spec, entry_point=_with_seeded_action_space(spec.entry_point))
@@ -41,7 +41,7 @@ def make_env(task: Task, *, success_timing: SuccessTiming = "post", **options: A
     return SeededReset(env)
 
 
-def _register(task: Task) -> None:
+def register(task: Task) -> None:
     """Make the task's environment known to gymnasium."""
     if task.benchmark == "ogbench":
         import ogbench  # noqa: F401  (registers its environments)
