@@ -5,9 +5,12 @@ import pytest
 from conftest import TASK
 
 import guidedflow as gf
+from guidedflow import api
 from guidedflow.data import ogbench
 from guidedflow.data.inspect import inspect
+from guidedflow.envs.make import make_env
 from guidedflow.errors import UserError
+from guidedflow.tasks import find_task
 
 NAME = "cube-single-noisy-v0.npz"
 
@@ -22,7 +25,10 @@ def spoil(cube_data, folder, drop=(), **changes):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"drop": ("terminals",)}, r"expected the fields observations, actions, terminals, found actions, .*qvel"),
+        (
+            {"drop": ("terminals",)},
+            r"expected the fields observations, actions, terminals, found actions, metadata, obs",
+        ),
         ({"drop": ("qpos",)}, r"expected qpos, from which the task's rewards are computed"),
         ({"terminals": np.zeros(319)}, r"terminals: expected 320 rows as in observations, found 319"),
         ({"qpos": np.zeros((1, 21))}, r"qpos: expected 320 rows as in observations, found 1"),
@@ -65,3 +71,22 @@ def test_inspecting_tells_what_loading_would(cube_data, tmp_path):
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match="expected a whole npz archive of arrays"):
         ogbench.read(path)
+
+
+@pytest.mark.parametrize(
+    "task", ["antmaze-large-navigate-singletask-task3-v0", "antsoccer-arena-navigate-singletask-v0"]
+)
+def test_mazes_are_labelled_alike_in_parts_and_at_once(task, monkeypatch):
+    known = find_task(task)
+    env = make_env(known)
+    env.reset(seed=0)
+    inner = env.unwrapped
+    qpos = np.zeros((40, inner.model.nq), np.float32)
+    at = slice(15, 17) if "soccer" in task else slice(0, 2)
+    qpos[:, at] = inner.cur_goal_xy + np.linspace(0, 2, 40)[:, None]
+    monkeypatch.setattr(api, "LABELLED_AT_ONCE", 15)
+    labels = api.label_states(known, {"qpos": qpos})
+    near = np.linalg.norm(qpos[:, at] - inner.cur_goal_xy, axis=1) <= inner._goal_tol
+    assert 0 < near.sum() < 40
+    np.testing.assert_array_equal(labels.rewards, near - 1.0)
+    np.testing.assert_array_equal(labels.masks, 1.0 - near)

@@ -20,10 +20,10 @@ from guidedflow.data.generate import FAMILIES
 from guidedflow.data.inspect import made_by
 from guidedflow.data.places import folders
 from guidedflow.envs import expert
-from guidedflow.envs.make import Labels, label, make_env, register
+from guidedflow.envs.make import Labels, make_env, register, serve_labels
 from guidedflow.envs.render import NO_BACKEND, gl_backend
 from guidedflow.errors import UserError
-from guidedflow.processes import HelperDied, available_cores, call
+from guidedflow.processes import HelperDied, HelperProcess, available_cores
 from guidedflow.seeding import derived_seed
 from guidedflow.settings import build, check
 from guidedflow.tasks import Task, find_task
@@ -46,6 +46,8 @@ from guidedflow.training.stack import init_agents, select
 from guidedflow.types import Spec
 
 IN_MEMORY = "arrays in memory"
+LABELLED_AT_ONCE = 100_000
+"""Rows of simulator states that a helper holds while it computes rewards."""
 
 
 class Run(NamedTuple):
@@ -685,8 +687,17 @@ def _check_dataset(dataset: Any, task: Task | None, source: str = "dataset") -> 
 
 
 def label_states(task: Task, states: dict[str, np.ndarray]) -> Labels:
-    """Rewards and masks of simulator states, computed in a process of its own: MuJoCo's models need much memory."""
-    return call(label, task, states)
+    """Rewards and masks of simulator states, computed in a process of its own: MuJoCo does not live in this one."""
+    helper = HelperProcess(serve_labels, task)
+    try:
+        helper.receive()
+        found = []
+        for start in range(0, max(len(states["qpos"]), 1), LABELLED_AT_ONCE):  # Once at least, to check the sizes.
+            helper.send({name: array[start : start + LABELLED_AT_ONCE] for name, array in states.items()})
+            found.append(helper.receive())
+    finally:
+        helper.close()
+    return Labels(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
 
 
 def load_task_data(task: Task, path: Path) -> Dataset:

@@ -15,8 +15,8 @@ from guidedflow.errors import UserError
 SIMULATOR_FIELDS = ("qpos", "qvel", "button_states")
 
 
-def read(path: Path) -> dict[str, np.ndarray]:
-    """Every array of an npz file, without executing anything that it may hold.
+def read(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, np.ndarray]:
+    """The arrays of an npz file whose names are wanted, without executing anything that it may hold.
 
     Raises:
         UserError: the file is missing, truncated, no npz, or holds Python objects.
@@ -31,7 +31,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
                 raise UserError(f"{path}: expected a whole npz archive of arrays, found a file that is none")
             opened.seek(0)
             with np.load(opened, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
+                arrays = {name: archive[name] for name in archive.files if wanted(name)}
     except (
         zipfile.BadZipFile,
         zlib.error,
@@ -50,13 +50,17 @@ def read(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def rows(path: Path) -> dict[str, np.ndarray]:
+def rows(path: Path, *, simulator: bool = True) -> dict[str, np.ndarray]:
     """The checked arrays of an OGBench file: observations, actions, terminals, and the simulator's state if stored.
+
+    Args:
+        path: the file.
+        simulator: whether the simulator's state is wanted.
 
     Raises:
         UserError: as ``read``, or a field is missing or malformed.
     """
-    arrays = read(path)
+    arrays = read(path, lambda name: simulator or name not in SIMULATOR_FIELDS)
     missing = [name for name in ("observations", "actions", "terminals") if name not in arrays]
     if missing:
         found = ", ".join(sorted(arrays)) or "no arrays"
@@ -65,13 +69,16 @@ def rows(path: Path) -> dict[str, np.ndarray]:
     checked = check_fields(fields, str(path))
     for name in SIMULATOR_FIELDS:
         if name in arrays:
-            if len(arrays[name]) != len(checked["observations"]):
-                expected, found_rows = len(checked["observations"]), len(arrays[name])
-                raise UserError(f"{path}: {name}: expected {expected} rows as in observations, found {found_rows}")
+            _check_length(name, len(arrays[name]), checked["observations"], path)
             check_finite(arrays[name], name, str(path))
             checked[name] = arrays[name]
     _check_episodes(checked["terminals"], str(path))
     return checked
+
+
+def _check_length(name: str, length: int, observations: np.ndarray, path: Path) -> None:
+    if length != len(observations):
+        raise UserError(f"{path}: {name}: expected {len(observations)} rows as in observations, found {length}")
 
 
 def _check_episodes(terminals: np.ndarray, source: str) -> None:
@@ -97,10 +104,12 @@ def load(path: Path, label: Callable[[dict[str, np.ndarray]], Any]) -> Dataset:
     Raises:
         UserError: as ``rows``, or the file lacks the simulator's states, or has another environment's.
     """
-    arrays = rows(path)
-    states: dict[str, np.ndarray] = {name: arrays[name] for name in ("qpos", "button_states") if name in arrays}
+    # First, and alone: the states need as much memory as everything that is kept.
+    states = read(path, lambda name: name in ("qpos", "button_states"))
     if "qpos" not in states:
         raise UserError(f"{path}: expected qpos, from which the task's rewards are computed; it is not in the file")
+    for name, array in states.items():
+        check_finite(array, name, str(path))
     try:
         labels = label(states)
     except UserError as error:
@@ -110,6 +119,11 @@ def load(path: Path, label: Callable[[dict[str, np.ndarray]], Any]) -> Dataset:
         raise UserError(
             f"{path}: expected simulator states of the task's environment; labelling them failed: {last}"
         ) from error
+    lengths = {name: len(array) for name, array in states.items()}
+    del states
+    arrays = rows(path, simulator=False)
+    for name, length in lengths.items():
+        _check_length(name, length, arrays["observations"], path)
     terminals = arrays["terminals"]
     return Dataset.from_rows(
         arrays["observations"],
