@@ -253,11 +253,33 @@ def test_antmaze_goes_on_after_a_terminal_and_shifts_its_rewards(tmp_path):
         ({"rewards": np.full(8, np.nan)}, r"a.hdf5: rewards: expected finite numbers"),
         ({"actions": np.zeros((7, 2))}, r"a.hdf5: actions: expected 8 rows as in observations, found 7"),
         ({"timeouts": np.ones(8)}, r"a.hdf5: expected at least one transition"),
+        ({"terminals": np.arange(8) / 8}, r"a.hdf5: terminals: expected 0 or 1, found 0.125 in row 1"),
+        ({"timeouts": np.arange(8)}, r"a.hdf5: timeouts: expected 0 or 1, found 2 in row 2"),
+        ({"timeouts": np.zeros(9)}, r"a.hdf5: timeouts: expected 8 rows as in observations, found 9"),
+        (
+            {"timeouts": np.zeros(8), "terminals": np.zeros(8)},
+            r"a.hdf5: expected terminals or timeouts at the last row of each episode, found none in 8 rows",
+        ),
     ],
 )
 def test_malformed_files(options, message, tmp_path):
     with pytest.raises(UserError, match=message):
         d4rl.load(write(tmp_path / "a.hdf5", **options), is_antmaze=False)
+
+
+def test_an_antmaze_file_in_which_only_goals_are_marked_has_no_episodes(tmp_path):
+    path = write(tmp_path / "a.hdf5", timeouts=np.zeros(8))
+    assert d4rl.load(path, is_antmaze=False).episodes == 3
+    with pytest.raises(UserError, match=r"a.hdf5: expected terminals or timeouts .*, found none in 8 rows"):
+        d4rl.load(path, is_antmaze=True)
+
+
+def test_a_terminal_that_stays_on_ends_an_episode_in_each_of_its_rows_save_in_antmaze(tmp_path):
+    path = write(tmp_path / "a.hdf5", terminals=(np.arange(8) >= 2) & (np.arange(8) <= 4))
+    dataset = d4rl.load(path, is_antmaze=False)
+    assert np.unique(dataset.episode_ends).tolist() == [2, 3, 4, 6, 7]
+    assert dataset.rows(np.array([2, 3])).masks.tolist() == [0, 0]
+    assert np.unique(d4rl.load(path, is_antmaze=True).episode_ends).tolist() == [4, 6, 7]
 
 
 def test_a_file_of_ones_own_is_trained_on(tmp_path):
@@ -372,6 +394,15 @@ def test_expert_data_is_made_with_the_policies_noise_and_repeats_itself(task, tm
     with pytest.raises(UserError, match=r"door_human.npz: expected a policy's fields .*found no w0"):
         gf.generate_adroit(task, SHARED / "data" / "door_human.npz", data_dir=tmp_path / "c", episodes=1)
     assert not (tmp_path / "c").exists()
+
+
+def test_demonstrations_without_ends_are_one_line(tmp_path):
+    rows = {"observations": np.zeros((9, 39)), "actions": np.zeros((9, 28)), "rewards": np.zeros(9)}
+    np.savez(tmp_path / "door.npz", **rows, terminals=np.zeros(9), timeouts=np.zeros(9))
+    for task in ("D4RL/door/human-v2", "door-human-v1"):
+        with pytest.raises(UserError, match=r"door.*: expected terminals or timeouts at the last row of each episode"):
+            gf.generate_adroit(task, tmp_path / "door.npz", data_dir=tmp_path / "data")
+    assert not (tmp_path / "data").exists()
 
 
 def test_only_adroits_expert_and_human_data_comes_from_a_file(tmp_path):

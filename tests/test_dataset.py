@@ -81,6 +81,11 @@ def broken(name, value):
     return change
 
 
+def no_end(fields):
+    fields["terminals"] = np.zeros(120)
+    fields["timeouts"] = np.zeros(120)
+
+
 def nan_in_row_17(array):
     array = array.copy()
     array[17] = np.nan
@@ -103,6 +108,7 @@ def nan_in_row_17(array):
         (broken("observations", lambda a: a.astype(str)), r"observations: expected numbers, found dtype <U"),
         (broken("observations", lambda a: a[:, :0]), r"observations: expected shape"),
         (broken("timeouts", lambda a: np.ones_like(a)), r"expected at least one transition"),
+        (no_end, r"expected terminals or timeouts at the last row of each episode, found none in 120 rows"),
     ],
 )
 def test_broken_fields_are_named(change, message):

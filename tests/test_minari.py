@@ -2,9 +2,11 @@
 
 import gc
 import json
+import shutil
 import warnings
 
 import gymnasium
+import h5py
 import numpy as np
 import pytest
 
@@ -103,6 +105,142 @@ def test_data_sets_that_are_damaged(hopper):
         gf.load_dataset(TASK, folder)
     with pytest.raises(UserError, match=r"expected a Minari data set, found no folder data in it"):
         reader.read(folder)
+
+
+def well_formed(steps=15):
+    """The arrays of a stored episode."""
+    return {
+        "observations": np.zeros((steps + 1, 11)),
+        "actions": np.zeros((steps, 3), np.float32),
+        "rewards": np.zeros(steps),
+        "terminations": np.zeros(steps, bool),
+        "truncations": np.arange(steps) == steps - 1,
+    }
+
+
+def replace_episode(path, number, arrays):
+    with h5py.File(path / "data" / "main_data.hdf5", "a") as file:
+        del file[f"episode_{number}"]
+        for name, array in arrays.items():
+            file[f"episode_{number}/{name}"] = array
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("rewards", None, r"expected a whole Minari data set, found: .*rewards"),
+        ("observations", lambda a: a[:-1], r"episode 1: expected T \+ 1 observations, .* for T > 0 rewards, found 15,"),
+        ("actions", lambda a: a[1:], r"episode 1: .* found 16, 14, 15 and 15"),
+        ("terminations", lambda a: a[1:], r"episode 1: .* found 16, 15, 14 and 15"),
+        (
+            "terminations",
+            lambda a: np.arange(15) == 3,
+            r"episode 1: expected a terminal .* alone, found one in step 3 of",
+        ),
+        ("observations", lambda a: a[:, :5], r"episode 1: observations: expected 11 numbers a step .*, found 5"),
+        ("actions", lambda a: a[:, 0], r"expected one vector a step, found shape \(15,\)"),
+        ("actions", lambda a: a + 5, r"actions: expected values in \[-1, 1\]"),
+        ("rewards", lambda a: a + np.nan, r"rewards: expected finite numbers"),
+    ],
+)
+def test_episodes_that_are_malformed_are_one_line(hopper, name, value, message):
+    path, arrays = hopper[0] / TASK, well_formed()
+    replace_episode(path, 1, arrays)
+    assert reader.load(path).episodes == 3
+    if value is None:
+        del arrays[name]
+    else:
+        arrays[name] = value(arrays[name])
+    replace_episode(path, 1, arrays)
+    with pytest.raises(UserError, match=message) as caught:
+        reader.load(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_episodes_that_are_out_of_order_or_of_another_environment_are_one_line(hopper):
+    folder, _ = hopper
+    with h5py.File(folder / TASK / "data" / "main_data.hdf5", "a") as file:
+        file.move("episode_1", "episode_5")
+    with pytest.raises(UserError, match=r"expected a whole Minari data set, found: .*episode_1"):
+        gf.load_dataset(TASK, folder)
+    other = folder / "mujoco" / "walker2d" / "simple-v0"
+    gf.generate_stand_in("mujoco/walker2d/simple-v0", "random", data_dir=folder, episodes=1)
+    shutil.rmtree(folder / TASK)
+    other.rename(folder / TASK)
+    wrong = pytest.warns(UserWarning, match="its reference scores")  # Those of the walker.
+    with wrong, pytest.raises(UserError, match=r"simple-v0: observations: expected \(11,\) a row, .*found \(17,\)"):
+        gf.load_dataset(TASK, folder)
+
+
+def test_a_stand_in_says_what_it_is_wherever_it_is_used(tmp_path):
+    for actions in ("random", "sine"):
+        said = f"{actions} actions, made for tests; not the published data"
+        folder = gf.generate_stand_in(TASK, actions, data_dir=tmp_path / actions, episodes=4, seed=3)
+        assert said in inspect(folder).made_by
+    notices = []
+    settings = {"hidden": (12,), "flow_steps": 1, "steps": 10, "log_every": 10, "save_every": 10, "batch_size": 16}
+    settings |= {"data_dir": tmp_path / "sine", "run_dir": tmp_path / "run", "eval_episodes": 0}
+    run = gf.train(TASK, on_notice=notices.append, **settings)
+    assert f"{folder}: {said}" in notices
+    made = json.loads((run.path / "config.json").read_text())["data"]["made_by"]
+    assert (made["stand_in"], made["algorithm"], made["seed"]) == ("sine", said, "3")
+
+
+def test_a_stand_ins_episode_depends_on_its_seed_and_number_alone(tmp_path):
+    def made(folder, actions, episodes, seed):
+        path = gf.generate_stand_in(TASK, actions, data_dir=tmp_path / folder, episodes=episodes, seed=seed)
+        return reader.read(path)
+
+    for actions in ("random", "sine"):
+        more, fewer = made(f"{actions}4", actions, 4, 0), made(f"{actions}2", actions, 2, 0)
+        first = len(fewer["rewards"])
+        for name, array in fewer.items():
+            np.testing.assert_array_equal(array, more[name][:first])
+        other = made(f"{actions}-seed1", actions, 2, 1)
+        assert not np.array_equal(other["actions"][:5], fewer["actions"][:5])
+        ends = np.flatnonzero(more["last"])
+        starts = more["actions"][[0, *(ends[:-1] + 1)]]
+        assert len(np.unique(starts, axis=0)) == 4
+    # A sine moves by at most 2 pi 0.1 a step, a random action by up to 2.
+    steps = [np.abs(np.diff(reader.read(tmp_path / f"{a}4" / TASK)["actions"][:6], axis=0)) for a in ("sine", "random")]
+    assert steps[0].max() < 2 * np.pi * 0.1
+    assert steps[1].max() > 1
+
+
+def test_stand_ins_are_for_minaris_mujoco_tasks_alone(tmp_path, capsys):
+    for task in ("D4RL/pen/expert-v2", "cube-single-noisy-singletask-task1-v0"):
+        with pytest.raises(UserError, match=f"task: expected a task of mujoco/, .* found {task}"):
+            gf.generate_stand_in(task, "random", data_dir=tmp_path)
+    with pytest.raises(UserError, match="stand-in: expected one of random, sine, found 'cosine'"):
+        gf.generate_stand_in(TASK, "cosine", data_dir=tmp_path)
+    for name in ("episodes", "seed"):
+        with pytest.raises(UserError, match=f"{name}: expected at least [01], found -1"):
+            gf.generate_stand_in(TASK, "sine", data_dir=tmp_path, **{name: -1})
+    assert list(tmp_path.iterdir()) == []
+    options = ["--data-dir", str(tmp_path), "--episodes", "2", "--seed", "1"]
+    for code in (0, 2):  # The second call finds it there.
+        with pytest.raises(SystemExit) as stop:
+            main(["data", "generate", TASK, "--stand-in", "sine", *options])
+        assert stop.value.code == code
+    printed = capsys.readouterr()
+    assert printed.out == f"{tmp_path / TASK}\n"
+    assert "expected a new folder, found one that exists" in printed.err
+    with pytest.raises(SystemExit):
+        main(["data", "generate", TASK, "--stand-in", "sine", "--policy", "a.npz", *options])
+    assert "--stand-in: expected none beside --policy" in capsys.readouterr().err
+
+
+def test_a_data_set_that_cannot_be_written_leaves_nothing_under_its_name(tmp_path, monkeypatch):
+    def full_disk(file):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(reader.os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        gf.generate_stand_in(TASK, "random", data_dir=tmp_path, episodes=1)
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.rglob("*")] == [".partial"]
+    gf.generate_stand_in(TASK, "random", data_dir=tmp_path, episodes=1)
 
 
 def test_a_download_that_fails_is_one_line(tmp_path, monkeypatch, capsys):

@@ -207,7 +207,7 @@ def file(request, tmp_path):
 
 def test_pictures_in_a_file_are_mapped_not_read(file):
     said = []
-    found = npz.read(file, said.append)
+    found = npz.read(file, on_notice=said.append)
     assert isinstance(found["observations"], np.memmap)
     assert not isinstance(found["actions"], np.memmap)
     for name, array in fields().items():
@@ -216,7 +216,7 @@ def test_pictures_in_a_file_are_mapped_not_read(file):
         compressed = archive.getinfo("observations.npy").compress_type != zipfile.ZIP_STORED
     assert len(said) == compressed
     assert len(list(file.parent.glob(".unpacked/*"))) == compressed
-    npz.read(file, said.append)
+    npz.read(file, on_notice=said.append)
     assert len(said) == compressed  # Unpacked once.
 
 

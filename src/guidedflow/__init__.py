@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from guidedflow.api import Run as Run
     from guidedflow.api import evaluate as evaluate
     from guidedflow.api import generate_adroit as generate_adroit
+    from guidedflow.api import generate_stand_in as generate_stand_in
     from guidedflow.api import load_dataset as load_dataset
     from guidedflow.api import load_policy as load_policy
     from guidedflow.api import make_agent as make_agent
@@ -33,6 +34,7 @@ _HOMES = {
     "fit": "guidedflow.training.loop",
     "generate": "guidedflow.data.generate",
     "generate_adroit": "guidedflow.api",
+    "generate_stand_in": "guidedflow.api",
     "load_dataset": "guidedflow.api",
     "load_policy": "guidedflow.api",
     "make_agent": "guidedflow.api",

@@ -17,12 +17,13 @@ from guidedflow.agents import AGENTS, Agent, find_agent
 from guidedflow.data import arrays, d4rl, minari, npz, ogbench
 from guidedflow.data.dataset import Dataset
 from guidedflow.data.generate import FAMILIES
+from guidedflow.data.inspect import made_by
 from guidedflow.data.places import folders
 from guidedflow.envs import expert
-from guidedflow.envs.make import Labels, label
+from guidedflow.envs.make import Labels, make_env, register, serve_labels
 from guidedflow.errors import UserError
 from guidedflow.opengl import NO_BACKEND, gl_backend, needed_backend
-from guidedflow.processes import HelperDied, available_cores, call
+from guidedflow.processes import HelperDied, HelperProcess, available_cores
 from guidedflow.seeding import derived_seed
 from guidedflow.settings import build, check
 from guidedflow.tasks import Task, find_task
@@ -46,6 +47,8 @@ from guidedflow.training.stream import stays_on_disk
 from guidedflow.types import Spec
 
 IN_MEMORY = "arrays in memory"
+LABELLED_AT_ONCE = 100_000
+"""Rows of simulator states that a helper holds while it computes rewards."""
 
 
 class Run(NamedTuple):
@@ -120,12 +123,10 @@ def generate_adroit(
     kind = known.id.replace("/", "-").split("-")[-2]
     if not known.category.endswith("/adroit") or kind not in ("expert", "human"):
         raise UserError(f"task: expected an expert or human task of Adroit, found {known.id}")
-    if not isinstance(episodes, int) or episodes < 1:
-        raise UserError(f"episodes: expected at least 1, found {episodes!r}")
+    _check_rolled(episodes, seed)
     content, name = npz.read(Path(source)), str(source)
     given = Path(data_dir) if data_dir is not None else None
-    metadata = {"generator": "guidedflow", "algorithm": f"{kind} of {Path(source).name}", "seed": str(seed)}
-    metadata |= {package: version for package, version in versions().items() if package in ("guidedflow", "mujoco")}
+    metadata = _made_here(f"{kind} of {Path(source).name}", seed)
     path = folders("d4rl", given)[0] / known.file
     if kind == "human" and known.benchmark == "d4rl":
         return d4rl.write(path, content, metadata)  # D4RL's own fields already.
@@ -135,6 +136,7 @@ def generate_adroit(
         made = expert.record(known, content, episodes=episodes, seed=seed, source=name, progress=progress)
     if known.benchmark == "d4rl":
         return d4rl.write(path, d4rl.flat(made), metadata)
+    register(known)  # Minari stores the environment's specification; demonstrations were not rolled in it.
     return minari.write(
         known.dataset,
         given,
@@ -142,6 +144,54 @@ def generate_adroit(
         environment=known.environment,
         reference=known.reference_returns,
         metadata=metadata,
+    )
+
+
+def generate_stand_in(
+    task: str,
+    actions: Literal["random", "sine"],
+    *,
+    data_dir: Path | str | None = None,
+    episodes: int = 100,
+    seed: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Path:
+    """Make data under the name of one of Minari's MuJoCo sets, which nobody can make offline. It is for tests alone.
+
+    Its metadata says that it is not the published data; training on it, its run and ``data inspect`` repeat that.
+
+    Args:
+        task: a task of ``mujoco/``, ``mujoco/hopper/medium-v0`` for instance.
+        actions: ``random`` (uniform at every step) or ``sine`` (of the step, with frequencies and phases of their own
+            in every episode).
+        data_dir: where the data goes; None: where ``load_dataset`` looks first.
+        episodes: how many, of at most 1000 steps.
+        seed: of the starts and the actions; an episode depends on it and its number alone.
+        progress: called with the episodes done and all of them.
+
+    Returns:
+        Minari's folder.
+
+    Raises:
+        UserError: a task of another kind, other actions, or the data exists already.
+    """
+    known = find_task(task)
+    if known.benchmark != "minari" or not known.id.startswith("mujoco/"):
+        raise UserError(f"task: expected a task of mujoco/, for which stand-ins are made, found {known.id}")
+    if actions not in expert.STAND_INS:
+        raise UserError(f"stand-in: expected one of {', '.join(expert.STAND_INS)}, found {actions!r}")
+    _check_rolled(episodes, seed)
+    given = Path(data_dir) if data_dir is not None else None
+    metadata = _made_here(f"{actions} actions, made for tests; not the published data", seed)
+    begin = functools.partial(expert.STAND_INS[actions], size=known.action_size)
+    made = expert.roll(make_env(known), begin, episodes=episodes, seed=seed, progress=progress)
+    return minari.write(
+        known.dataset,
+        given,
+        made,
+        environment=known.environment,
+        reference=known.reference_returns,
+        metadata={**metadata, "stand_in": actions},
     )
 
 
@@ -224,10 +274,13 @@ def train(
         raise UserError("train: expected a task or a dataset, found neither")
     AGENTS[agent].check_spec(dataset.spec)
     name = known_task.id if known_task else Path(task).stem if task else "own-data"
+    made = made_by(Path(data_source)) if data_source != IN_MEMORY else None
     folder = RunFolder.create(
         Path(run_dir) if run_dir is not None else _new_run_dir(name, agent, preset),
-        {**_run_config(known_task, preset, resolved, dataset, data_source), "sweep": sweep},
+        {**_run_config(known_task, preset, resolved, dataset, data_source, made), "sweep": sweep},
     )
+    if made is not None and "stand_in" in made:
+        on_notice(f"{data_source}: {made['algorithm']}")
     if known_task is not None and not resolved.tuned:
         on_notice(f"nobody published settings of {agent} for {known_task.dataset}; its defaults are used")
     batch_size = resolved.train.batch_size
@@ -474,6 +527,18 @@ def _check_online(agent: str, task: Task | None) -> None:
         raise UserError(f"online_steps: expected 0 for {task.id}: pictures are learned from offline only")
 
 
+def _check_rolled(episodes: int, seed: int) -> None:
+    for name, value, least in (("episodes", episodes, 1), ("seed", seed, 0)):
+        if not isinstance(value, int) or value < least:
+            raise UserError(f"{name}: expected at least {least}, found {value!r}")
+
+
+def _made_here(algorithm: str, seed: int) -> dict[str, str]:
+    """What a data set made here says of itself."""
+    used = {package: version for package, version in versions().items() if package in ("guidedflow", "mujoco")}
+    return {"generator": "guidedflow", "algorithm": algorithm, "seed": str(seed), **used}
+
+
 def _workers(workers: int | None) -> int:
     if workers is not None and (not isinstance(workers, int) or workers < 1):
         raise UserError(f"workers: expected at least 1, found {workers!r}")
@@ -531,10 +596,15 @@ def _trackers(folder: RunFolder, wandb: Literal["online", "offline"] | None) -> 
             tracker.close()
 
 
-def _run_config(task: Task | None, preset: str, resolved: Resolved, dataset: Dataset, source: str) -> dict[str, Any]:
+def _run_config(
+    task: Task | None,
+    preset: str,
+    resolved: Resolved,
+    dataset: Dataset,
+    source: str,
+    made: dict[str, Any] | None,
+) -> dict[str, Any]:
     spec = dataset.spec
-    made = ogbench.metadata(Path(source)) if source.endswith(".npz") else None
-    made = d4rl.metadata(Path(source)) if source.endswith(".hdf5") else made
     return {
         "task": task.id if task else None,
         "agent": resolved.agent,
@@ -628,8 +698,17 @@ def _check_dataset(dataset: Any, task: Task | None, source: str = "dataset") -> 
 
 
 def label_states(task: Task, states: dict[str, np.ndarray]) -> Labels:
-    """Rewards and masks of simulator states, computed in a process of its own: MuJoCo's models need much memory."""
-    return call(label, task, states)
+    """Rewards and masks of simulator states, computed in a process of its own: MuJoCo does not live in this one."""
+    helper = HelperProcess(serve_labels, task)
+    try:
+        helper.receive()
+        found = []
+        for start in range(0, max(len(states["qpos"]), 1), LABELLED_AT_ONCE):  # Once at least, to check the sizes.
+            helper.send({name: array[start : start + LABELLED_AT_ONCE] for name, array in states.items()})
+            found.append(helper.receive())
+    finally:
+        helper.close()
+    return Labels(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
 
 
 def load_task_data(task: Task, path: Path, on_notice: Callable[[str], None] = lambda _: None) -> Dataset:

@@ -129,6 +129,7 @@ def _optional(kind: str, default: str) -> Any:
 DATA_DIR = _optional("PATH", "$GUIDEDFLOW_DATA or ~/.guidedflow/data, then ~/.ogbench/data")
 NEW_DATA_DIR = _optional("PATH", "$GUIDEDFLOW_DATA or ~/.guidedflow/data")
 WORKERS = _optional("INT", "one a core")
+STAND_IN = tyro.conf.arg(metavar="{random,sine}", help_behavior_hint="")
 WANDB = tyro.conf.arg(metavar="{online,offline}", help_behavior_hint="")
 
 
@@ -387,11 +388,15 @@ class _Generate:
     family: Positional[str]
     """A family of manipulation data: cube-{single,double,triple}, scene, puzzle-{3x3,4x4}, each -play or -noisy, and
     all but cube-triple as visual-...-play.
-    With --policy an Adroit task, expert or human: door-expert-v1 or D4RL/pen/expert-v2 for instance."""
+    With --policy an Adroit task, expert or human: door-expert-v1 or D4RL/pen/expert-v2 for instance.
+    With --stand-in a MuJoCo task of Minari: mujoco/hopper/medium-v0 for instance."""
     policy: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     """npz file of an expert's weights or of human demonstrations, from which Adroit's data is made."""
-    episodes: Annotated[int | None, _optional("INT", "as published; 100 with --policy")] = None
-    """Training episodes of 1001 steps; a tenth as many are made for validation. Adroit's have 100 or 200 steps."""
+    stand_in: Annotated[Literal["random", "sine"] | None, STAND_IN] = None
+    """Make data of random actions, or of sines, in place of the published data: for tests alone, and it says so."""
+    episodes: Annotated[int | None, _optional("INT", "as published; 100 with --policy or --stand-in")] = None
+    """Training episodes of 1001 steps; a tenth as many are made for validation. Adroit's have 100 or 200 steps,
+    stand-ins' 1000 at most."""
     workers: Annotated[int | None, WORKERS] = None
     """Processes; changes no result."""
     seed: int = 0
@@ -402,18 +407,18 @@ class _Generate:
 
 def _generate(command: str, argv: list[str]) -> int:
     arguments = _parse(_Generate, command, argv)
-    if arguments.policy is not None:
+    if arguments.policy is not None or arguments.stand_in is not None:
+        if arguments.policy is not None and arguments.stand_in is not None:
+            raise UserError("--stand-in: expected none beside --policy, which makes Adroit's data")
         from guidedflow import api
 
+        common: dict[str, Any] = {"data_dir": arguments.data_dir, "seed": arguments.seed}
+        common["episodes"] = 100 if arguments.episodes is None else arguments.episodes
         with _EpisodeBar() as progress:
-            path = api.generate_adroit(
-                arguments.family,
-                arguments.policy,
-                data_dir=arguments.data_dir,
-                episodes=100 if arguments.episodes is None else arguments.episodes,
-                seed=arguments.seed,
-                progress=progress,
-            )
+            if arguments.policy is not None:
+                path = api.generate_adroit(arguments.family, arguments.policy, progress=progress, **common)
+            else:
+                path = api.generate_stand_in(arguments.family, arguments.stand_in, progress=progress, **common)
         print(path)
         return 0
     from guidedflow.data.generate import generate
@@ -627,7 +632,10 @@ def _print_json(value: Any) -> None:
 COMMANDS: dict[str, tuple[str, Callable[[str, list[str]], int]]] = {
     "train": ("train an agent on a task, or on your own arrays", _train),
     "evaluate": ("evaluate the policies of a run", _evaluate),
-    "data generate": ("make an OGBench data set with scripted oracles, or an Adroit one with a policy", _generate),
+    "data generate": (
+        "make an OGBench data set with scripted oracles, or other data with a policy",
+        _generate,
+    ),
     "data fetch": ("download a task's published data set", _fetch),
     "data inspect": ("show what is in a data file and what is wrong with it", _inspect),
     "tasks": ("list the tasks", _tasks),

@@ -13,11 +13,9 @@ import tempfile
 import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
-from typing import Any, TypeVar
+from typing import Any
 
 from guidedflow.errors import UserError
-
-_T = TypeVar("_T")
 
 
 def available_cores() -> int:
@@ -93,24 +91,6 @@ def answered(helpers: Sequence[HelperProcess]) -> list[HelperProcess]:
     """Wait until some of the helpers have an answer to be received, and return those."""
     ready = wait([helper._connection for helper in helpers])
     return [helper for helper in helpers if helper._connection in ready]
-
-
-def call(function: Callable[..., _T], *arguments: Any) -> _T:
-    """``function(*arguments)``, computed in a process of its own, whose memory is free again afterwards.
-
-    Raises:
-        UserError, OSError: the function raised it.
-        RuntimeError: it raised something else.
-    """
-    helper = HelperProcess(_answer_once, function, *arguments)
-    try:
-        return helper.receive()
-    finally:
-        helper.close()
-
-
-def _answer_once(ask: Callable[[Any], Any], function: Callable[..., Any], *arguments: Any) -> None:
-    ask(function(*arguments))
 
 
 def _main(file_descriptor: int) -> None:

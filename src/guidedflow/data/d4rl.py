@@ -8,7 +8,7 @@ from typing import Protocol
 import h5py
 import numpy as np
 
-from guidedflow.data.dataset import Dataset, check_fields
+from guidedflow.data.dataset import Dataset, check_fields, close_last
 from guidedflow.errors import UserError
 
 FIELDS = ("observations", "actions", "rewards", "terminals", "timeouts")
@@ -62,12 +62,11 @@ def load(path: Path, *, is_antmaze: bool) -> Dataset:
     floats, and every field but observations and actions may have a second axis of length 1.
 
     Raises:
-        UserError: as ``read``, a field is malformed, or no row is a transition.
+        UserError: as ``read``, a field is malformed, no row ends an episode, or none is a transition.
     """
     arrays = check_fields(read(path), str(path))
     terminal, timeout = arrays["terminals"], arrays["timeouts"]
-    ends = timeout.copy() if is_antmaze else timeout | terminal
-    ends[-1:] = True
+    ends = close_last(timeout if is_antmaze else timeout | terminal, str(path))
     keep_last = terminal & ~timeout
     keep_last[-1:] = False
     return Dataset.from_rows(
@@ -100,7 +99,7 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, s
     """Write the arrays of ``FIELDS`` in D4RL's format; the file is there whole or not at all.
 
     Raises:
-        UserError: it exists already, or a field is missing or malformed.
+        UserError: it exists already, a field is missing or malformed, or no row ends an episode.
         OSError: it cannot be written.
     """
     if path.exists():
@@ -109,6 +108,7 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, s
     if missing:
         raise UserError(f"{path}: expected the fields {', '.join(FIELDS)} to write, found {', '.join(sorted(arrays))}")
     checked = check_fields({name: arrays[name] for name in FIELDS}, str(path))
+    close_last(checked["terminals"] | checked["timeouts"], str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:

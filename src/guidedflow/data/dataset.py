@@ -89,12 +89,14 @@ class Dataset(eqx.Module):
             rewards: (N,).
             terminals: (N,) bool; the step led to a true terminal state: no value is bootstrapped from beyond it.
             timeouts: (N,) bool; the recording stops after this step for another reason. Such a row has no next
-                observation, so it is not sampled itself. None: every episode ends by a terminal, or at the last row.
+                observation, so it is not sampled itself. None: every episode ends by a terminal. The last row ends its
+                episode in any case.
             frame_stack: of how many frames, a row's own and those before it, an observation is made.
             source: what error messages call the data, a file's name for instance.
 
         Raises:
-            UserError: a field has the wrong shape or length, holds NaN or infinity, or an action leaves [-1, 1].
+            UserError: a field has the wrong shape or length, holds NaN or infinity, an action leaves [-1, 1], or no
+                row ends an episode.
         """
         fields = {
             "observations": observations,
@@ -106,9 +108,7 @@ class Dataset(eqx.Module):
             fields["timeouts"] = timeouts
         checked = check_fields(fields, source)
         terminal = checked["terminals"]
-        end = terminal | checked["timeouts"] if timeouts is not None else terminal.copy()
-        if len(end):
-            end[-1] = True
+        end = close_last(terminal | checked["timeouts"] if timeouts is not None else terminal, source)
         return cls.from_rows(
             checked["observations"],
             checked["actions"],
@@ -258,6 +258,21 @@ def check_fields(fields: Mapping[str, Any], source: str) -> dict[str, np.ndarray
         check_finite(array, name, source)
         arrays[name] = _cast(array, name, source)
     return arrays
+
+
+def close_last(ends: np.ndarray, source: str) -> np.ndarray:
+    """Which rows end an episode, the last one too: a recording may have been cut there.
+
+    Raises:
+        UserError: no row does. It would be one episode across all resets, whose transitions nobody recorded.
+    """
+    if len(ends) and not ends.any():
+        raise UserError(
+            f"{source}: expected terminals or timeouts at the last row of each episode, found none in {len(ends)} rows"
+        )
+    closed = ends.copy()
+    closed[-1:] = True
+    return closed
 
 
 def check_finite(array: np.ndarray, name: str, source: str) -> None:

@@ -121,7 +121,7 @@ def download(
         return _there(destination, verify)
     destination.parent.mkdir(parents=True, exist_ok=True)
     part = _beside(destination, ".part")
-    with _locked(destination):
+    with locked(destination):
         if destination.exists():
             return _there(destination, verify)
         begun = _Source.load(part)
@@ -364,8 +364,8 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _locked(destination: Path) -> Iterator[None]:
-    """Hold the one right to download to `destination`, waiting while another process has it."""
+def locked(destination: Path) -> Iterator[None]:
+    """Hold the one right to make `destination`, waiting while another process has it."""
     lock = _beside(destination, ".lock")
     while True:
         with open(lock, "w") as file:

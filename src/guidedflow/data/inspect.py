@@ -36,6 +36,17 @@ class Report(NamedTuple):
     problems: list[str]
 
 
+def made_by(path: Path) -> dict[str, Any] | None:
+    """What data made by ``guidedflow data generate`` says of itself; None for any other, the published ones too.
+
+    Raises:
+        UserError: a Minari folder is damaged.
+    """
+    if path.is_dir():
+        return minari.metadata(path)
+    return d4rl.metadata(path) if path.suffix == ".hdf5" else ogbench.metadata(path)
+
+
 def inspect(path: Path, load: Callable[[Path], Any] | None = None) -> Report:
     """Look at a file as training would: as a task's if its ``load`` is given, else by the fields it has.
 
@@ -59,8 +70,8 @@ def inspect(path: Path, load: Callable[[Path], Any] | None = None) -> Report:
         problems = []
     except UserError as error:
         dataset, problems = None, [str(error)]
-    made = ogbench.metadata(path) if is_npz else None if path.is_dir() else d4rl.metadata(path)
-    made_by = (
+    made = made_by(path)
+    said = (
         f"guidedflow data generate ({json.dumps(made)})"
         if made
         else "the user"
@@ -68,13 +79,13 @@ def inspect(path: Path, load: Callable[[Path], Any] | None = None) -> Report:
         else "the benchmark's authors, or unknown"
     )
     if dataset is None:
-        return Report(path, made_by, fields, None, None, None, None, None, problems)
+        return Report(path, said, fields, None, None, None, None, None, problems)
     starts, ends = np.unique(dataset.episode_starts), np.unique(dataset.episode_ends)
     lengths = ends - starts + 1 - path.is_dir()  # A Minari episode has a row more than it has steps.
     rows = dataset.transitions
     return Report(
         path=path,
-        made_by=made_by,
+        made_by=said,
         fields=fields,
         transitions=dataset.size,
         episodes=len(ends),

@@ -1,8 +1,11 @@
 """Minari's data sets, read through the minari package (docs/tasks.md, "Minari")."""
 
 import contextlib
+import io
 import json
 import os
+import re
+import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +15,7 @@ import numpy as np
 
 from guidedflow.data.d4rl import Episode
 from guidedflow.data.dataset import Dataset, check_fields
+from guidedflow.data.download import locked
 from guidedflow.data.places import folders
 from guidedflow.errors import UserError
 
@@ -35,13 +39,26 @@ def read(path: Path) -> dict[str, np.ndarray]:
     lengths = []
     for episode in _episodes(path):
         observations = _vectors(episode.observations, path)
-        steps = len(episode.rewards)
-        if len(observations) != steps + 1 or len(episode.actions) != steps or not steps:
-            raise UserError(
-                f"{path}: episode {episode.id}: expected T + 1 observations and T actions for T > 0 rewards, found "
-                f"{len(observations)}, {len(episode.actions)} and {steps}"
-            )
         actions = _vectors(episode.actions, path)
+        steps = len(episode.rewards)
+        lengths_found = (len(observations), len(actions), len(episode.terminations), steps)
+        if lengths_found != (steps + 1, steps, steps, steps) or not steps:
+            raise UserError(
+                f"{path}: episode {episode.id}: expected T + 1 observations, T actions and T terminations for T > 0 "
+                f"rewards, found {', '.join(map(str, lengths_found[:3]))} and {steps}"
+            )
+        for name, found in (("observations", observations), ("actions", actions)):
+            if parts[name] and found.shape[1] != parts[name][0].shape[1]:
+                raise UserError(
+                    f"{path}: episode {episode.id}: {name}: expected {parts[name][0].shape[1]} numbers a step as in "
+                    f"the episodes before, found {found.shape[1]}"
+                )
+        early = np.flatnonzero(episode.terminations[:-1])
+        if len(early):
+            raise UserError(
+                f"{path}: episode {episode.id}: expected a terminal state in its last step alone, found one in step "
+                f"{early[0]} of {steps}"
+            )
         parts["observations"].append(observations)
         parts["actions"].append(np.concatenate([actions, np.zeros_like(actions[:1])]))
         parts["rewards"].append(np.append(episode.rewards, 0.0))
@@ -81,22 +98,37 @@ def load(path: Path, reference: tuple[float, float] | None = None) -> Dataset:
 def fetch(dataset: str, data_dir: Path | None) -> Path:
     """Download a data set of Minari's server unless it is there, and return its folder.
 
-    Raises:
-        UserError: it cannot be downloaded.
-    """
-    import minari
+    The server is the package's own, or the one that ``MINARI_REMOTE`` names. The data set is downloaded into a hidden
+    folder of the same root, and takes its name once all of it has been read. A call that fails or is killed leaves
+    nothing under that name; the next one starts anew.
 
+    Raises:
+        UserError: it cannot be downloaded, or the one that is there is damaged.
+    """
+    remote = os.environ.get("MINARI_REMOTE", "hf://farama-minari")
+    if not re.fullmatch(r"(hf|gcp)://.+", remote):
+        raise UserError(f"MINARI_REMOTE: expected hf://NAME or gcp://NAME, found {remote!r}")
     (root,) = folders("minari", data_dir)
     path = root / dataset
-    if (path / "data").is_dir():
-        read(path)
-        return path
-    try:
-        with _root(root):
-            minari.download_dataset(dataset)
-    except Exception as error:  # The package passes on whatever its servers' libraries raise.
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: not downloaded: {reason or type(error).__name__}; try again later") from error
+    if path.exists():
+        return _there(path)
+    with _aside(root, dataset) as (aside, made):
+        if path.exists():  # Another process was faster.
+            return _there(path)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            try:
+                # The package prints the folder that is about to vanish.
+                with _root(aside), contextlib.redirect_stdout(io.StringIO()):
+                    import minari
+
+                    minari.download_dataset(dataset)
+                read(made)
+            except Exception as error:  # The package passes on whatever its servers' libraries raise.
+                reason = _reason(error, told).replace(str(made), "what came")
+                advice = "" if isinstance(error, ImportError) else "; try again later"  # The reason names the command.
+                raise UserError(f"{path}: not downloaded: {reason}{advice}") from error
+        _put(made, path)
     return path
 
 
@@ -109,7 +141,7 @@ def write(
     reference: tuple[float, float],
     metadata: Mapping[str, str],
 ) -> Path:
-    """Write episodes as a local Minari data set, and return its folder.
+    """Write episodes as a local Minari data set, and return its folder; it is there whole or not at all.
 
     Raises:
         UserError: it exists already.
@@ -120,8 +152,6 @@ def write(
 
     (root,) = folders("minari", data_dir)
     path = root / dataset
-    if path.exists():
-        raise UserError(f"{path}: expected a new folder, found one that exists; name another --data-dir or remove it")
     buffers = [
         EpisodeBuffer(
             id=number,
@@ -133,21 +163,74 @@ def write(
         )
         for number, episode in enumerate(episodes)
     ]
-    with _root(root), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Of metadata that a local set need not have.
-        first = episodes[0]
-        minari.create_dataset_from_buffers(
-            dataset,
-            buffers,
-            env=environment,
-            observation_space=gymnasium.spaces.Box(-np.inf, np.inf, first.observations.shape[1:], np.float64),
-            action_space=gymnasium.spaces.Box(-1.0, 1.0, first.actions.shape[1:], np.float32),
-            ref_min_score=reference[0],
-            ref_max_score=reference[1],
-            algorithm_name=metadata.get("algorithm"),
-            description=json.dumps(dict(metadata)),
-        )
+    with _aside(root, dataset) as (aside, made):
+        if path.exists():
+            remedy = "name another --data-dir or remove it"
+            raise UserError(f"{path}: expected a new folder, found one that exists; {remedy}")
+        with _root(aside), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Of metadata that a local set need not have.
+            first = episodes[0]
+            minari.create_dataset_from_buffers(
+                dataset,
+                buffers,
+                env=environment,
+                observation_space=gymnasium.spaces.Box(-np.inf, np.inf, first.observations.shape[1:], np.float64),
+                action_space=gymnasium.spaces.Box(-1.0, 1.0, first.actions.shape[1:], np.float32),
+                ref_min_score=reference[0],
+                ref_max_score=reference[1],
+                algorithm_name=metadata.get("algorithm"),
+                description=json.dumps(dict(metadata)),
+            )
+        _put(made, path)
     return path
+
+
+def metadata(path: Path) -> dict[str, str] | None:
+    """What a data set made by ``guidedflow data generate`` says of itself; None for any other."""
+    try:
+        found = json.loads(_stored_metadata(path).get("description", ""))
+    except (TypeError, ValueError):
+        return None
+    return found if isinstance(found, dict) and found.get("generator") == "guidedflow" else None
+
+
+def _there(path: Path) -> Path:
+    """A data set that is there already is not touched, even if it is no good: it may be the user's own."""
+    try:
+        read(path)
+    except UserError as error:
+        raise UserError(f"{error}; move it away to download it anew") from error
+    return path
+
+
+@contextlib.contextmanager
+def _aside(root: Path, dataset: str) -> Iterator[tuple[Path, Path]]:
+    """A hidden root in which one process at a time makes a data set, and the folder that this will have there."""
+    aside = root / ".partial" / dataset.replace("/", "-")
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    with locked(aside):
+        shutil.rmtree(aside, ignore_errors=True)  # What a killed call left.
+        try:
+            yield aside, aside / dataset
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _reason(error: Exception, told: Sequence[warnings.WarningMessage]) -> str:
+    """Why a download failed, in one line: the error and its cause, and what the package skipped before it."""
+    if isinstance(error, json.JSONDecodeError):
+        return "the server's answer is no JSON; a web page perhaps"
+    causes = [str(found) or type(found).__name__ for found in (error, error.__cause__) if found is not None]
+    skipped = [str(warning.message) for warning in told if str(warning.message).startswith("Skipping ")]
+    return "; ".join(" ".join(said.split())[:250] for said in dict.fromkeys([*causes, *skipped]))
+
+
+def _put(made: Path, path: Path) -> None:
+    for file in (found for found in made.rglob("*") if found.is_file()):
+        with file.open("rb") as opened:
+            os.fsync(opened.fileno())
+    path.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(made, path)
 
 
 @contextlib.contextmanager
@@ -168,7 +251,7 @@ def _episodes(path: Path) -> Any:
 
     try:
         yield from MinariDataset(path / "data").iterate_episodes()
-    except (OSError, KeyError, ValueError, RuntimeError, AssertionError) as error:
+    except (OSError, KeyError, ValueError, RuntimeError, AssertionError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path}: expected a whole Minari data set, found: {reason}") from error
 
@@ -180,11 +263,18 @@ def _vectors(values: Any, path: Path) -> np.ndarray:
     return values
 
 
-def _compare_reference(path: Path, reference: tuple[float, float]) -> None:
+def _stored_metadata(path: Path) -> dict[str, Any]:
     try:
-        metadata = json.loads((path / "data" / "metadata.json").read_text(encoding="utf-8"))
+        found = json.loads((path / "data" / "metadata.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: expected a whole Minari data set, found: {error}") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: expected a whole Minari data set, found metadata of another kind")
+    return found
+
+
+def _compare_reference(path: Path, reference: tuple[float, float]) -> None:
+    metadata = _stored_metadata(path)
     stated = tuple(metadata.get(name) for name in ("ref_min_score", "ref_max_score"))
     if stated != (None, None) and not np.allclose([np.nan if v is None else v for v in stated], reference, rtol=1e-4):
         warnings.warn(

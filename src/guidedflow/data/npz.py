@@ -18,14 +18,19 @@ PICTURE_AXES = 4
 _LOCAL_HEADER = struct.Struct("<26xHH")
 
 
-def read(path: Path, on_notice: Callable[[str], None] = lambda _: None) -> dict[str, np.ndarray]:
-    """Every array of an npz file, without executing anything that it may hold.
+def read(
+    path: Path,
+    wanted: Callable[[str], bool] = lambda name: True,
+    on_notice: Callable[[str], None] = lambda _: None,
+) -> dict[str, np.ndarray]:
+    """The arrays of an npz file whose names are wanted, without executing anything that it may hold.
 
     Pictures come as a ``numpy.memmap``: of the file itself if they are not compressed in it, else of a copy that is
     unpacked once, into a folder ``.unpacked`` beside the file.
 
     Args:
         path: the file.
+        wanted: says of an array's name whether it is read.
         on_notice: told, in one line, when pictures are about to be unpacked.
 
     Raises:
@@ -40,8 +45,9 @@ def read(path: Path, on_notice: Callable[[str], None] = lambda _: None) -> dict[
             raise UserError(f"{path}: expected a whole npz archive of arrays, found a file that is none")
         opened.seek(0)
         with np.load(opened, allow_pickle=False) as archive:
-            pictures = [name for name in archive.files if _is_picture(archive.zip, f"{name}.npy")]
-            arrays = {name: archive[name] for name in archive.files if name not in pictures}
+            names = [name for name in archive.files if wanted(name)]
+            pictures = [name for name in names if _is_picture(archive.zip, f"{name}.npy")]
+            arrays = {name: archive[name] for name in names if name not in pictures}
             stored = [name for name in pictures if archive.zip.getinfo(f"{name}.npy").compress_type == 0]
             mapped = {name: _map_member(path, archive.zip, f"{name}.npy") for name in stored}
     for name in pictures:

@@ -8,19 +8,25 @@ from typing import Any
 import numpy as np
 
 from guidedflow.data import npz
-from guidedflow.data.dataset import Dataset, check_fields, check_finite
+from guidedflow.data.dataset import Dataset, check_fields, check_finite, close_last
 from guidedflow.errors import UserError
 
 SIMULATOR_FIELDS = ("qpos", "qvel", "button_states")
 
 
-def rows(path: Path, on_notice: Callable[[str], None] = lambda _: None) -> dict[str, np.ndarray]:
+def rows(
+    path: Path, *, simulator: bool = True, on_notice: Callable[[str], None] = lambda _: None
+) -> dict[str, np.ndarray]:
     """The checked arrays of an OGBench file: observations, actions, terminals, and the simulator's state if stored.
+
+    Args:
+        path: the file.
+        simulator: whether the simulator's state is wanted.
 
     Raises:
         UserError: as ``npz.read``, or a field is missing or malformed.
     """
-    arrays = npz.read(path, on_notice)
+    arrays = npz.read(path, lambda name: simulator or name not in SIMULATOR_FIELDS, on_notice)
     missing = [name for name in ("observations", "actions", "terminals") if name not in arrays]
     if missing:
         found = ", ".join(sorted(arrays)) or "no arrays"
@@ -29,12 +35,27 @@ def rows(path: Path, on_notice: Callable[[str], None] = lambda _: None) -> dict[
     checked = check_fields(fields, str(path))
     for name in SIMULATOR_FIELDS:
         if name in arrays:
-            if len(arrays[name]) != len(checked["observations"]):
-                expected, found_rows = len(checked["observations"]), len(arrays[name])
-                raise UserError(f"{path}: {name}: expected {expected} rows as in observations, found {found_rows}")
+            _check_length(name, len(arrays[name]), checked["observations"], path)
             check_finite(arrays[name], name, str(path))
             checked[name] = arrays[name]
+    _check_episodes(checked["terminals"], str(path))
     return checked
+
+
+def _check_length(name: str, length: int, observations: np.ndarray, path: Path) -> None:
+    if length != len(observations):
+        raise UserError(f"{path}: {name}: expected {len(observations)} rows as in observations, found {length}")
+
+
+def _check_episodes(terminals: np.ndarray, source: str) -> None:
+    """Every episode's last row is marked, and no other: a mark that stays on would leave episodes of one row."""
+    ends = close_last(terminals, source)
+    again = np.flatnonzero(ends[1:] & ends[:-1]) + 1
+    if len(again):
+        raise UserError(
+            f"{source}: terminals: expected episodes of at least 2 rows, found one that ends in row {again[0]}, right "
+            f"after another's end ({len(again)} such)"
+        )
 
 
 def load(
@@ -56,26 +77,33 @@ def load(
     Raises:
         UserError: as ``rows``, or the file lacks the simulator's states, or has another environment's.
     """
-    arrays = rows(path, on_notice)
-    states: dict[str, np.ndarray] = {name: arrays[name] for name in ("qpos", "button_states") if name in arrays}
+    # First, and alone: the states need as much memory as everything that is kept.
+    states = npz.read(path, lambda name: name in ("qpos", "button_states"))
     if "qpos" not in states:
         raise UserError(f"{path}: expected qpos, from which the task's rewards are computed; it is not in the file")
+    for name, array in states.items():
+        check_finite(array, name, str(path))
     try:
         labels = label(states)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
     except RuntimeError as error:
         last = str(error).strip().splitlines()[-1]
         raise UserError(
             f"{path}: expected simulator states of the task's environment; labelling them failed: {last}"
         ) from error
+    lengths = {name: len(array) for name, array in states.items()}
+    del states
+    arrays = rows(path, simulator=False, on_notice=on_notice)
+    for name, length in lengths.items():
+        _check_length(name, length, arrays["observations"], path)
     terminals = arrays["terminals"]
-    ends = terminals.copy()
-    ends[-1:] = True
     return Dataset.from_rows(
         arrays["observations"],
         arrays["actions"],
         labels.rewards.astype(np.float32),
         masks=labels.masks,
-        ends=ends,
+        ends=close_last(terminals, str(path)),
         keep_last=np.zeros(len(terminals), bool),
         frame_stack=frame_stack,
         source=str(path),

@@ -1,5 +1,6 @@
-"""Rolls Adroit's expert policies, of which the published expert data was made (docs/tasks.md, "Real data")."""
+"""Rolls policies: Adroit's experts, of which the published data was made (docs/tasks.md), and stand-ins."""
 
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple, Self
 
@@ -21,6 +22,10 @@ class Recording(NamedTuple):
     rewards: np.ndarray
     terminated: bool
     """Whether it ended in a terminal state; otherwise the recording just stopped."""
+
+
+Act = Callable[[np.ndarray], np.ndarray]
+"""From an observation to an action in [-1, 1], float32."""
 
 
 class Expert(NamedTuple):
@@ -96,15 +101,39 @@ def record(
     """
     env = make_env(task)
     policy = Expert.from_arrays(arrays, env, source)
+
+    def begin(rng: np.random.Generator) -> Act:
+        return lambda observation: policy(observation, rng.standard_normal(len(policy.log_std)))
+
+    return roll(env, begin, episodes=episodes, seed=seed, progress=progress)
+
+
+def roll(
+    env: gymnasium.Env,
+    begin: Callable[[np.random.Generator], Act],
+    *,
+    episodes: int,
+    seed: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Recording]:
+    """Episodes of an environment. Each depends on (seed, its number) alone.
+
+    Args:
+        env: from ``make_env``, whose resets depend on their seed alone.
+        begin: gives an episode its policy; all its noise is drawn from that generator.
+        episodes: how many.
+        seed: of the starts and the noise.
+        progress: called with the episodes done and all of them.
+    """
     found = []
     for number in range(episodes):
         progress(number, episodes)
-        rng = np.random.default_rng(derived_seed(seed, "noise", number))
+        act = begin(np.random.default_rng(derived_seed(seed, "noise", number)))
         observation, _ = env.reset(seed=derived_seed(seed, "episode", number))
         observations, actions, rewards = [observation], [], []
         terminated = truncated = False
         while not (terminated or truncated):
-            action = policy(observation, rng.standard_normal(len(policy.log_std)))
+            action = act(observation)
             observation, reward, terminated, truncated, _ = env.step(action)
             observations.append(observation)
             actions.append(action)
@@ -114,19 +143,36 @@ def record(
     return found
 
 
+def random_actions(rng: np.random.Generator, size: int) -> Act:
+    """Uniform in [-1, 1], whatever is seen."""
+    return lambda observation: rng.uniform(-1.0, 1.0, size).astype(np.float32)
+
+
+def sine_actions(rng: np.random.Generator, size: int) -> Act:
+    """Each coordinate a sine of the step, of a frequency in [0.01, 0.1] a step and a phase drawn once an episode."""
+    frequency, phase = rng.uniform(0.01, 0.1, size), rng.uniform(0.0, 1.0, size)
+    steps = itertools.count()
+    return lambda observation: np.sin(2.0 * np.pi * (frequency * next(steps) + phase)).astype(np.float32)
+
+
+STAND_INS = {"random": random_actions, "sine": sine_actions}
+
+
 def demonstrations(arrays: dict[str, np.ndarray], source: str) -> list[Recording]:
     """The episodes of a file of human demonstrations: D4RL's fields.
 
     An episode's last step is left out: where it led to was not recorded.
 
     Raises:
-        UserError: a field is missing.
+        UserError: a field is missing, or no row ends an episode.
     """
     names = ("observations", "actions", "rewards", "terminals", "timeouts")
     missing = [name for name in names if name not in arrays]
     if missing:
         raise UserError(f"{source}: expected the fields {', '.join(names)}, found no {missing[0]}")
-    ends = np.flatnonzero(arrays["terminals"] | arrays["timeouts"]) + 1
+    ends = np.flatnonzero((arrays["terminals"] != 0) | (arrays["timeouts"] != 0)) + 1
+    if not len(ends):
+        raise UserError(f"{source}: expected terminals or timeouts at the last row of each episode, found none")
     starts = [0, *ends[:-1]]
     return [
         Recording(

@@ -2,17 +2,22 @@
 
 import dataclasses
 import functools
+import types
 import warnings
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import gymnasium
 import numpy as np
 
+from guidedflow.errors import UserError
 from guidedflow.seeding import numpy_seeded
-from guidedflow.tasks import Task, find_task
+from guidedflow.tasks import Task
 
 SuccessTiming = Literal["post", "pre"]
+ARM_JOINTS = 14
+"""Of the arm and its gripper; in qpos the cubes, buttons, drawer and window come after them."""
 
 
 def make_env(task: Task, *, success_timing: SuccessTiming = "post", **options: Any) -> gymnasium.Env:
@@ -27,7 +32,7 @@ def make_env(task: Task, *, success_timing: SuccessTiming = "post", **options: A
     with warnings.catch_warnings():
         # Of GLFW, about a screen that is not needed, and of gymnasium, about ogbench's float64 bounds.
         warnings.simplefilter("ignore")
-        _register(task)
+        register(task)
         spec = gymnasium.spec(task.environment)
         if isinstance(spec.entry_point, str) and "manipspace" in spec.entry_point:
             spec = dataclasses.replace(spec, entry_point=_with_seeded_action_space(spec.entry_point))
@@ -42,7 +47,7 @@ def make_env(task: Task, *, success_timing: SuccessTiming = "post", **options: A
     return StackedFrames(env, task.frame_stack) if task.frame_stack > 1 else env
 
 
-def _register(task: Task) -> None:
+def register(task: Task) -> None:
     """Make the task's environment known to gymnasium."""
     if task.benchmark == "ogbench":
         import ogbench  # noqa: F401  (registers its environments)
@@ -88,15 +93,75 @@ def label(task: Task, states: dict[str, np.ndarray]) -> Labels:
     Args:
         task: an OGBench task.
         states: ``qpos`` (N, nq) and, for scenes and puzzles, ``button_states`` (N, buttons).
+
+    Raises:
+        UserError: the states are another environment's.
     """
     from ogbench.relabel_utils import relabel_dataset
 
-    # A pixel task has the states and goals of the task without pixels, whose environment needs no OpenGL.
-    task = find_task(task.id.removeprefix("visual-"))
-    env = make_env(task)
+    env, sizes = _asked(task)
+    for name, wanted in sizes.items():
+        found = states[name].shape[1:] if name in states else (0,)
+        if found != (wanted,):
+            raise UserError(f"{name}: expected ({wanted},) a row, as {task.environment} has, found {found}")
     labelled: dict[str, Any] = dict(states)
     relabel_dataset(task.environment, env, labelled)
     return Labels(labelled["rewards"], labelled["masks"])
+
+
+def serve_labels(ask: Callable[[Labels | None], dict[str, np.ndarray]], task: Task) -> None:
+    """``label`` in a helper process, which is asked for some rows after the other."""
+    labels = None
+    while True:
+        labels = label(task, ask(labels))
+
+
+@functools.lru_cache(maxsize=1)
+def _asked(task: Task) -> tuple[Any, dict[str, int]]:
+    """What OGBench's relabelling asks for a task's goal, and the sizes of its states."""
+    register(task)
+    spec = gymnasium.spec(task.environment)
+    if isinstance(spec.entry_point, str) and "manipspace" in spec.entry_point:
+        goal = _goal(spec)
+        return goal, {"qpos": goal.qpos_size, "button_states": goal._num_buttons}
+    env: Any = make_env(task)
+    return env, {"qpos": env.unwrapped.model.nq, "button_states": 0}
+
+
+def _goal(spec: Any) -> Any:
+    """What it asks a manipulation environment for, and the size of its qpos.
+
+    Not the environment itself: to build its model takes 500 MB and some seconds. A test compares the two.
+    """
+    world: Any = gymnasium.envs.registration.load_env_creator(spec.entry_point)
+    bare = object.__new__(world)
+    bare._env_type, bare._reward_task_id = spec.kwargs["env_type"], spec.kwargs["reward_task_id"]
+    is_puzzle, is_scene = "puzzle" in spec.entry_point, "scene" in spec.entry_point
+    if is_puzzle:
+        bare._num_rows, bare._num_cols = map(int, bare._env_type.split("x"))
+    bare.set_tasks()
+    info = bare.task_infos[bare._reward_task_id - 1]
+    sliding: tuple[float, ...] = ()
+    if is_scene:
+        goal = info["goal"]
+        cubes, buttons, sliding = goal["block_xyzs"], goal["button_states"], (goal["drawer_pos"], goal["window_pos"])
+    elif is_puzzle:
+        cubes, buttons = [], info["goal_button_states"]
+    else:
+        cubes, buttons = info["goal_xyzs"], []
+    env = types.SimpleNamespace(
+        reset=lambda: None,
+        qpos_size=ARM_JOINTS + 7 * len(cubes) + len(buttons) + len(sliding),
+        _reward_task_id=bare._reward_task_id,
+        _num_cubes=len(cubes),
+        _data=types.SimpleNamespace(mocap_pos=np.array(cubes)),
+        _num_buttons=len(buttons),
+        _target_button_states=np.array(buttons),
+    )
+    if is_scene:
+        env._target_drawer_pos, env._target_window_pos = sliding
+    env.unwrapped = env
+    return env
 
 
 class SeededReset(gymnasium.Wrapper):
