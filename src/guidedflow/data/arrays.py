@@ -1,17 +1,22 @@
 """The user's own data: one npz file of NumPy arrays, or an HDF5 file of the same fields, D4RL's."""
 
+import dataclasses
 from pathlib import Path
 
 from guidedflow.data import d4rl, ogbench
 from guidedflow.data.dataset import Dataset
 from guidedflow.errors import UserError
+from guidedflow.types import Spec
 
 REQUIRED = ("observations", "actions", "rewards", "terminals")
+OPTIONAL = ("timeouts", "finals")
 SUFFIXES = (".npz", ".hdf5")
 
 
 def load(path: Path) -> Dataset:
-    """The data set in a file with the fields of ``Dataset.from_arrays``; in an npz file ``timeouts`` is optional.
+    """The data set in a file with the fields of ``Dataset.from_arrays``; an npz file needs those of ``REQUIRED`` only.
+
+    What ``guidedflow data convert`` wrote also knows its observations' keys and its actions' range.
 
     Raises:
         UserError: a field is missing or malformed, or the file is neither.
@@ -22,6 +27,17 @@ def load(path: Path) -> Dataset:
     missing = [name for name in REQUIRED if name not in arrays]
     if missing:
         found = ", ".join(sorted(arrays)) or "no arrays"
-        raise UserError(f"{path}: expected the fields {', '.join(REQUIRED)} and optionally timeouts, found {found}")
-    fields = {name: arrays[name] for name in (*REQUIRED, "timeouts") if name in arrays}
-    return Dataset.from_arrays(**fields, source=str(path))
+        wanted = f"{', '.join(REQUIRED)} and optionally {', '.join(OPTIONAL)}"
+        raise UserError(f"{path}: expected the fields {wanted}, found {found}")
+    fields = {name: arrays[name] for name in (*REQUIRED, *OPTIONAL) if name in arrays}
+    dataset = Dataset.from_arrays(**fields, source=str(path))
+    made = ogbench.metadata(path)
+    if made is None or "spec" not in made:
+        return dataset
+    try:
+        spec = Spec.from_json(made["spec"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path}: metadata: expected the spec of the arrays, found: {error}") from error
+    if spec[:3] != dataset.spec[:3]:
+        raise UserError(f"{path}: metadata: expected the spec of the arrays, {dataset.spec[:3]}, found {spec[:3]}")
+    return dataclasses.replace(dataset, observation_keys=spec.observation_keys, action_range=spec.action_range)
