@@ -249,7 +249,7 @@ def test_no_half_file_under_a_final_name(tmp_path: Path, monkeypatch: pytest.Mon
     def full_disk(file: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module.os, "fsync", full_disk)
+    monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(OSError, match=r"No space left on device: .*cube-single-play-v0\.npz"):
         generate("cube-single-play", directory=tmp_path, episodes=1, steps=3)
     monkeypatch.undo()

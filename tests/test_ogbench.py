@@ -6,7 +6,7 @@ from conftest import TASK
 
 import guidedflow as gf
 from guidedflow import api
-from guidedflow.data import npz, ogbench
+from guidedflow.data import npz
 from guidedflow.data.inspect import inspect
 from guidedflow.envs.make import make_env
 from guidedflow.errors import UserError

@@ -240,6 +240,14 @@ def test_a_damaged_compressed_picture_is_one_line_and_leaves_nothing(tmp_path):
     assert list(tmp_path.glob(".unpacked/*")) == []
 
 
+def test_converted_pictures_are_mapped_and_stacked(tmp_path):
+    from guidedflow.data import arrays
+
+    dataset = arrays.load(gf.convert(fields(), tmp_path / "mine.npz", frame_stack=3))
+    assert dataset.is_on_disk
+    assert dataset.spec.observation_shape == (9, 8, 9)
+
+
 @pytest.mark.parametrize("file", ["stored"], indirect=True)
 def test_what_is_read_from_the_disk_trains_as_what_is_in_memory(file, monkeypatch):
     from guidedflow.data import arrays

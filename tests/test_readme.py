@@ -1,4 +1,4 @@
-"""The README's Python, run as it stands, in an empty folder, as a script without a main guard."""
+"""The Python of README and docs, run as it stands, in an empty folder, as a script without a main guard."""
 
 import re
 import subprocess
@@ -9,11 +9,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+DATA = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
 
 
-def test_the_python_examples_run_in_order(tmp_path):
-    blocks = re.findall(r"```python\n(.*?)```", README, re.S)
-    assert len(blocks) == 3
+@pytest.mark.parametrize(("page", "number"), [(README, 3), (DATA, 1)], ids=["README", "data"])
+def test_the_python_examples_run_in_order(page, number, tmp_path):
+    blocks = re.findall(r"```python\n(.*?)```", page, re.S)
+    assert len(blocks) == number
     for i, block in enumerate(blocks):
         script = tmp_path / f"example{i}.py"
         script.write_text(block, encoding="utf-8")
@@ -21,7 +23,10 @@ def test_the_python_examples_run_in_order(tmp_path):
             [sys.executable, script.name], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
         )
         assert done.returncode == 0, done.stderr
-    first_action = blocks[-1].strip().splitlines()
+
+
+def test_a_policys_first_action_takes_five_lines():
+    first_action = re.findall(r"```python\n(.*?)```", README, re.S)[-1].strip().splitlines()
     assert len([line for line in first_action if line and not line.startswith("import numpy")]) <= 5
 
 

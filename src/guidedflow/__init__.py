@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from guidedflow.api import make_agent as make_agent
     from guidedflow.api import resume as resume
     from guidedflow.api import train as train
+    from guidedflow.data.convert import convert as convert
     from guidedflow.data.dataset import Dataset as Dataset
     from guidedflow.data.generate import generate as generate
     from guidedflow.errors import UserError as UserError
@@ -30,6 +31,7 @@ _HOMES = {
     "Policy": "guidedflow.api",
     "Run": "guidedflow.api",
     "UserError": "guidedflow.errors",
+    "convert": "guidedflow.data.convert",
     "evaluate": "guidedflow.api",
     "fit": "guidedflow.training.loop",
     "generate": "guidedflow.data.generate",

@@ -5,7 +5,7 @@ import dataclasses
 import datetime
 import functools
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -44,7 +44,7 @@ from guidedflow.training.settings import (
 )
 from guidedflow.training.stack import init_agents, select
 from guidedflow.training.stream import stays_on_disk
-from guidedflow.types import Spec
+from guidedflow.types import Spec, flattened
 
 IN_MEMORY = "arrays in memory"
 LABELLED_AT_ONCE = 100_000
@@ -59,19 +59,21 @@ class Run(NamedTuple):
     """What summary.json holds; ``results`` has one row a policy and seed."""
 
 
-def load_dataset(task: str, data_dir: Path | str | None = None) -> Dataset:
-    """The data of a task, with that task's rewards.
+def load_dataset(task: str | Path, data_dir: Path | str | None = None) -> Dataset:
+    """The data of a task, with that task's rewards, or data of your own.
 
     Args:
-        task: an id as ``guidedflow tasks`` lists it.
+        task: an id as ``guidedflow tasks`` lists it; or the path of an npz or HDF5 file, as ``convert`` makes it.
         data_dir: the folder with the files; None looks into ``$GUIDEDFLOW_DATA``, else ``~/.guidedflow/data``, and
             then into OGBench's own ``~/.ogbench/data``.
 
     Raises:
         UserError: unknown task; no data, and how to get it; or a damaged file.
     """
-    found = find_task(task)
-    return load_task_data(found, dataset_path(found, data_dir))
+    if str(task).endswith(arrays.SUFFIXES):
+        return arrays.load(Path(task))
+    known = find_task(str(task))
+    return load_task_data(known, dataset_path(known, data_dir))
 
 
 def dataset_path(task: Task, data_dir: Path | str | None = None) -> Path:
@@ -382,9 +384,20 @@ class Policy:
     def __call__(self, observation: Any) -> np.ndarray:
         """The action for one observation, or the actions for a batch of them; noise is fresh at every call.
 
+        Args:
+            observation: of the shape that the policy was trained on, or a batch of such; or, if its data had
+                dictionaries, one of those, whose entries have their own shapes, or all have a batch axis in front.
+
+        Returns:
+            (d,) or (B, d), in the range that the data's actions had before they were converted, else in [-1, 1].
+
         Raises:
             UserError: the observation has another shape than the policy was trained on, or is not finite.
         """
+        if isinstance(observation, Mapping):
+            if not self.spec.observation_keys:
+                raise UserError(f"observation: expected shape {self.spec.observation_shape}, found a dictionary")
+            observation = flattened(observation, self.spec.observation_keys, "observation")
         try:
             observations = np.asarray(observation)
             if self.spec.observation_dtype == np.uint8 and observations.dtype != np.uint8:
@@ -401,6 +414,7 @@ class Policy:
         key = jax.random.fold_in(self._key, self._calls)
         self._calls += 1
         actions = np.asarray(self._act(self._agent, observations if batched else observations[None], key))
+        actions = self.spec.to_environment(actions)
         return actions if batched else actions[0]
 
 
@@ -604,7 +618,6 @@ def _run_config(
     source: str,
     made: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    spec = dataset.spec
     return {
         "task": task.id if task else None,
         "agent": resolved.agent,
@@ -612,11 +625,7 @@ def _run_config(
         "settings": to_json(resolved.train),
         "config": to_json(resolved.config),
         "sources": resolved.sources,
-        "spec": {
-            "observation_shape": list(spec.observation_shape),
-            "observation_dtype": str(spec.observation_dtype),
-            "action_size": spec.action_size,
-        },
+        "spec": dataset.spec.to_json(),
         "data": {
             "source": source,
             "fingerprint": dataset.fingerprint(),
@@ -659,12 +668,7 @@ def _load_agents(folder: RunFolder, checkpoint: str | int) -> tuple[Agent, list[
     saved = folder.config()
     agent, trained, _, _ = _read_config(folder, saved)
     with _reading(folder):
-        shape = saved["spec"]
-        spec = Spec(
-            tuple(map(int, shape["observation_shape"])),
-            np.dtype(shape["observation_dtype"]),
-            int(shape["action_size"]),
-        )
+        spec = Spec.from_json(saved["spec"])
         AGENTS[agent].check_spec(spec)
     if not folder.checkpoints.is_dir():
         raise UserError(f"{folder.path}: expected a checkpoint, found none yet")

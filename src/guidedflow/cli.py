@@ -505,6 +505,45 @@ def _task_of(name: str) -> Any:
 
 
 @dataclasses.dataclass(frozen=True)
+class _Convert:
+    source: Annotated[Positional[Path], tyro.conf.arg(metavar="SOURCE", help_behavior_hint="")]
+    """An npz file of arrays, an HDF5 file as D4RL's, a Minari data set's folder, or a folder of episodes, each an npz
+    or HDF5 file. Write it and OUTPUT before options that take several values."""
+    output: Annotated[Positional[Path], tyro.conf.arg(metavar="OUTPUT", help_behavior_hint="")]
+    """The new npz file, for guidedflow train."""
+    observation_keys: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...", help_behavior_hint="")] = ()
+    """The order in which the entries of dictionary observations make one vector."""
+    action_range: Annotated[Literal["measured"] | None, _optional("measured", "they are in [-1, 1]")] = None
+    """measured: store as [-1, 1] what lies between each dimension's lowest and highest action of the data."""
+    action_low: Annotated[tuple[float, ...], tyro.conf.arg(metavar="X ...", help_behavior_hint="")] = ()
+    """Store as [-1, 1] what lies between these and --action-high: one number, or one a dimension."""
+    action_high: Annotated[tuple[float, ...], tyro.conf.arg(metavar="X ...", help_behavior_hint="")] = ()
+    """See --action-low."""
+    frame_stack: int = 1
+    """Of how many pictures, a step's own and those before it, an observation is made."""
+
+
+def _convert(command: str, argv: list[str]) -> int:
+    arguments = _parse(_Convert, command, argv)
+    low, high = arguments.action_low, arguments.action_high
+    if bool(low) != bool(high) or (low and arguments.action_range):
+        raise UserError("--action-range: expected measured, or --action-low and --action-high, or none of them")
+    from guidedflow.data.convert import convert
+
+    declared = tuple(bound[0] if len(bound) == 1 else bound for bound in (low, high)) if low else None
+    print(
+        convert(
+            arguments.source,
+            arguments.output,
+            observation_keys=arguments.observation_keys or None,
+            action_range=arguments.action_range or declared,
+            frame_stack=arguments.frame_stack,
+        )
+    )
+    return 0
+
+
+@dataclasses.dataclass(frozen=True)
 class _Inspect:
     what: Positional[str]
     """A task's id, the name of its data, or an npz or HDF5 file."""
@@ -541,6 +580,12 @@ def _print_report(console: Any, report: Any) -> None:
         table.add_row(field.name, str(field.shape), field.dtype, low, high)
     console.print(table)
     console.print(f"made by: {report.made_by}", soft_wrap=True)
+    if report.spec is not None and report.spec["observation_keys"]:
+        keys = ", ".join(f"{name} {tuple(shape)}" for name, shape in report.spec["observation_keys"].items())
+        console.print(f"an observation is, end to end: {keys}", soft_wrap=True)
+    if report.spec is not None and report.spec["action_range"]:
+        low, high = (" ".join(f"{number:g}" for number in bound) for bound in report.spec["action_range"])
+        console.print(f"actions of [-1, 1] stand for {low} to {high}", soft_wrap=True)
     if report.transitions is not None:
         shortest, longest = report.episode_lengths
         console.print(
@@ -637,6 +682,7 @@ COMMANDS: dict[str, tuple[str, Callable[[str, list[str]], int]]] = {
         _generate,
     ),
     "data fetch": ("download a task's published data set", _fetch),
+    "data convert": ("make data of your own into a file to train on", _convert),
     "data inspect": ("show what is in a data file and what is wrong with it", _inspect),
     "tasks": ("list the tasks", _tasks),
     "agents": ("list the algorithms", _agents),

@@ -34,8 +34,16 @@ class Episode(Protocol):
         """Whether it ended in a terminal state."""
 
 
-def read(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a D4RL file as they are: those of ``FIELDS``.
+def read(
+    path: Path, required: Sequence[str] = FIELDS, optional: Sequence[str] = (), *, groups: bool = False
+) -> dict[str, np.ndarray]:
+    """Arrays of a D4RL file as they are.
+
+    Args:
+        path: the file.
+        required: the fields that it must have.
+        optional: those that are read if they are there.
+        groups: whether a field may also be a group of arrays, which are then named FIELD/NAME.
 
     Raises:
         UserError: the file is missing, truncated, no HDF5, or lacks a field.
@@ -44,14 +52,27 @@ def read(path: Path) -> dict[str, np.ndarray]:
         raise UserError(f"{path}: expected a data file, found {'a folder' if path.is_dir() else 'nothing there'}")
     try:
         with h5py.File(path) as file:
-            missing = [name for name in FIELDS if not isinstance(file.get(name), h5py.Dataset)]
-            if missing:
+            kinds = (h5py.Dataset, h5py.Group) if groups else h5py.Dataset
+            there = [name for name in (*required, *optional) if isinstance(file.get(name), kinds)]
+            if not set(required) <= set(there):
                 found = ", ".join(sorted(file)) or "nothing"
-                raise UserError(f"{path}: expected the fields {', '.join(FIELDS)}, found {found}")
-            return {name: file[name][()] for name in FIELDS}
+                raise UserError(f"{path}: expected the fields {', '.join(required)}, found {found}")
+            arrays: dict[str, np.ndarray] = {}
+            for name in there:
+                arrays |= _arrays(file[name], name)
+            return arrays
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: expected a whole HDF5 file, found one that cannot be read: {reason}") from error
+
+
+def _arrays(item: h5py.Dataset | h5py.Group, name: str) -> dict[str, np.ndarray]:
+    if isinstance(item, h5py.Dataset):
+        return {name: item[()]}
+    found: dict[str, np.ndarray] = {}
+    for member in item:
+        found |= _arrays(item[member], f"{name}/{member}")
+    return found
 
 
 def load(path: Path, *, is_antmaze: bool) -> Dataset:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
 from guidedflow.errors import UserError
-from guidedflow.types import Batch, Spec
+from guidedflow.types import ActionRange, Batch, ObservationKeys, Spec
 
 Rows = Array | np.ndarray
 """Arrays of the host or of the device: a data set starts as the former and is trained on as the latter."""
@@ -67,6 +67,10 @@ class Dataset(eqx.Module):
     is_transition: Bool[Rows, " N"]
     frame_stack: int = eqx.field(static=True, default=1)
     """Recorded frames that make one observation: the row's own and those before it."""
+    observation_keys: ObservationKeys = eqx.field(static=True, default=())
+    """As in ``Spec``."""
+    action_range: ActionRange | None = eqx.field(static=True, default=None)
+    """As in ``Spec``; the actions here are in [-1, 1] already."""
 
     @classmethod
     def from_arrays(
@@ -76,6 +80,7 @@ class Dataset(eqx.Module):
         rewards: Any,
         terminals: Any,
         timeouts: Any = None,
+        finals: Any = None,
         *,
         frame_stack: int = 1,
         source: str = "arrays",
@@ -89,8 +94,10 @@ class Dataset(eqx.Module):
             rewards: (N,).
             terminals: (N,) bool; the step led to a true terminal state: no value is bootstrapped from beyond it.
             timeouts: (N,) bool; the recording stops after this step for another reason. Such a row has no next
-                observation, so it is not sampled itself. None: every episode ends by a terminal. The last row ends its
-                episode in any case.
+                observation, so it is not sampled itself, unless a row of ``finals`` follows. None: every episode ends
+                by a terminal. The last row ends its episode in any case.
+            finals: (N,) bool; the row is no step but the observation that its episode's last step led to, and its
+                action, reward and terminal mean nothing. None: there are no such rows.
             frame_stack: of how many frames, a row's own and those before it, an observation is made.
             source: what error messages call the data, a file's name for instance.
 
@@ -104,11 +111,15 @@ class Dataset(eqx.Module):
             "rewards": rewards,
             "terminals": terminals,
         }
-        if timeouts is not None:
-            fields["timeouts"] = timeouts
+        fields |= {name: flags for name, flags in (("timeouts", timeouts), ("finals", finals)) if flags is not None}
         checked = check_fields(fields, source)
         terminal = checked["terminals"]
-        end = close_last(terminal | checked["timeouts"] if timeouts is not None else terminal, source)
+        end = terminal | checked["timeouts"] if timeouts is not None else terminal.copy()
+        if finals is not None:
+            end[:-1] &= ~checked["finals"][1:]
+            end |= checked["finals"]
+            terminal = terminal & ~checked["finals"]
+        end = close_last(end, source)
         return cls.from_rows(
             checked["observations"],
             checked["actions"],
@@ -164,8 +175,8 @@ class Dataset(eqx.Module):
     def spec(self) -> Spec:
         """Shapes of one observation and one action."""
         *frame, last = self.observations.shape[1:]
-        shape = (*frame, last * self.frame_stack)
-        return Spec(shape, np.dtype(self.observations.dtype), self.actions.shape[1])
+        shape, dtype = (*frame, last * self.frame_stack), np.dtype(self.observations.dtype)
+        return Spec(shape, dtype, self.actions.shape[1], self.observation_keys, self.action_range)
 
     @property
     def size(self) -> int:
@@ -215,6 +226,9 @@ class Dataset(eqx.Module):
         Of observations on the disk, which would take long to read, over some thousand rows spread evenly.
         """
         digest = hashlib.sha256()
+        meaning = (self.observation_keys, self.action_range)
+        if any(meaning):  # Nothing is added where there is none: older runs' fingerprints stay valid.
+            digest.update(repr(meaning).encode())
         for leaf in jax.tree.leaves(self):
             if isinstance(leaf, np.memmap):
                 digest.update(repr(leaf.shape).encode())
@@ -228,8 +242,10 @@ def sample_indices(key: PRNGKeyArray, size: int, batch_size: int) -> Int[Array, 
     return jax.random.randint(key, (batch_size,), 0, size)
 
 
-def check_fields(fields: Mapping[str, Any], source: str) -> dict[str, np.ndarray]:
+def check_fields(fields: Mapping[str, Any], source: str, *, unit_actions: bool = True) -> dict[str, np.ndarray]:
     """Fields as arrays of one length N, of the right kind and free of NaN; actions clipped to [-1, 1].
+
+    Without ``unit_actions`` they keep whatever range they have.
 
     Observations become float32 (uint8 stays), actions and rewards float32, every other field bool.
 
@@ -238,12 +254,7 @@ def check_fields(fields: Mapping[str, Any], source: str) -> dict[str, np.ndarray
     """
     arrays: dict[str, np.ndarray] = {}
     for name, value in fields.items():
-        try:
-            array = value if isinstance(value, np.memmap) else np.asarray(value)
-        except ValueError as error:  # Rows of different lengths.
-            raise UserError(f"{source}: {name}: expected numbers in rows of one length, found others") from error
-        if array.dtype.kind not in "biuf":
-            raise UserError(f"{source}: {name}: expected numbers, found dtype {array.dtype}")
+        array = numbers(value, name, source)
         if name not in ("observations", "actions") and array.ndim == 2 and array.shape[1] == 1:
             array = array[:, 0]
         wanted = {"observations": "(N, ...)", "actions": "(N, action size)"}.get(name, "(N,)")
@@ -256,7 +267,7 @@ def check_fields(fields: Mapping[str, Any], source: str) -> dict[str, np.ndarray
         if len(array) != length:
             raise UserError(f"{source}: {name}: expected {length} rows as in observations, found {len(array)}")
         check_finite(array, name, source)
-        arrays[name] = _cast(array, name, source)
+        arrays[name] = _cast(array, name, source, unit_actions)
     return arrays
 
 
@@ -273,6 +284,17 @@ def close_last(ends: np.ndarray, source: str) -> np.ndarray:
     closed = ends.copy()
     closed[-1:] = True
     return closed
+
+
+def numbers(value: Any, name: str, source: str) -> np.ndarray:
+    """A field as an array of numbers; UserError if it is none."""
+    try:
+        array = value if isinstance(value, np.memmap) else np.asarray(value)
+    except ValueError as error:  # Rows of different lengths.
+        raise UserError(f"{source}: {name}: expected numbers in rows of one length, found others") from error
+    if array.dtype.kind not in "biuf":
+        raise UserError(f"{source}: {name}: expected numbers, found dtype {array.dtype}")
+    return array
 
 
 def check_finite(array: np.ndarray, name: str, source: str) -> None:
@@ -292,19 +314,21 @@ def check_finite(array: np.ndarray, name: str, source: str) -> None:
     )
 
 
-def _cast(array: np.ndarray, name: str, source: str) -> np.ndarray:
+def _cast(array: np.ndarray, name: str, source: str, unit_actions: bool) -> np.ndarray:
     if name == "observations":
         return array if array.dtype == np.uint8 else array.astype(np.float32, copy=False)
     if name == "rewards":
         return array.astype(np.float32, copy=False)
     if name == "actions":
         array = array.astype(np.float32, copy=False)  # First: the absolute value of an int8's -128 is negative.
+        if not unit_actions:
+            return array
         outside = np.flatnonzero((np.abs(array) > 1.0 + ACTION_TOLERANCE).any(axis=1))
         if len(outside):
             worst = float(np.abs(array).max())
             raise UserError(
                 f"{source}: actions: expected values in [-1, 1], found {worst:g} at most, first in row {outside[0]} "
-                f"({len(outside)} rows); rescale them"
+                f"({len(outside)} rows); rescale them, as guidedflow data convert does with an action range"
             )
         return np.clip(array, -1.0, 1.0)
     if array.dtype != bool and not np.isin(array, (0, 1)).all():

@@ -18,7 +18,6 @@ import hashlib
 import itertools
 import json
 import logging
-import os
 import shutil
 import zipfile
 import zlib
@@ -27,11 +26,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any, Literal, final
+from typing import Any, Literal, final
 
 import numpy as np
 
 from guidedflow.data import npz
+from guidedflow.data.places import whole_file
 from guidedflow.errors import UserError
 from guidedflow.opengl import needed_backend
 from guidedflow.processes import HelperProcess, answered
@@ -320,22 +320,6 @@ def _only_maker(directory: Path, family: str, parts: Path) -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def _whole_file(path: Path, folder: Path) -> Iterator[IO[bytes]]:
-    temporary = folder / f"{path.name}.{os.getpid()}.tmp"
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        # A write that fails, unlike an open, does not say which file it was.
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _is_complete(part: Path, steps: int) -> bool:
     try:
         with part.open("rb") as file, np.load(file) as archive:  # reading compares an array's checksum
@@ -376,7 +360,7 @@ def _work(ask: Callable[[str | None], str], settings: dict[str, Any], parts: Pat
         episode: dict[str, Any] = collector.episode(
             settings["seed"], int(index), "train" if split == "train" else "val"
         )
-        with _whole_file(parts / f"{wanted}.npz", parts) as file:
+        with whole_file(parts / f"{wanted}.npz", parts) as file:
             np.savez(file, **episode)
         made = wanted
 
@@ -393,5 +377,5 @@ def _join(parts: list[Path], metadata: dict[str, Any], path: Path) -> None:
         for name in first.files:
             rows, *row = first[name].shape
             arrays[name] = ((rows * len(parts), *row), first[name].dtype, episodes(name))
-    with _whole_file(path, parts[0].parent) as file:
+    with whole_file(path, parts[0].parent) as file:
         npz.write(file, arrays)

@@ -34,6 +34,8 @@ class Report(NamedTuple):
     mean_reward: float | None
     success_fraction: float | None
     problems: list[str]
+    spec: dict[str, Any] | None = None
+    """Shapes, and what they stand for in the environment, as ``Spec.to_json`` gives them."""
 
 
 def made_by(path: Path) -> dict[str, Any] | None:
@@ -71,8 +73,10 @@ def inspect(path: Path, load: Callable[[Path], Any] | None = None) -> Report:
     except UserError as error:
         dataset, problems = None, [str(error)]
     made = made_by(path)
+    if made is not None:
+        made.pop("spec", None)  # The report has it.
     said = (
-        f"guidedflow data generate ({json.dumps(made)})"
+        f"guidedflow {made.pop('command', 'data generate')} ({json.dumps(made)})"
         if made
         else "the user"
         if own
@@ -81,7 +85,9 @@ def inspect(path: Path, load: Callable[[Path], Any] | None = None) -> Report:
     if dataset is None:
         return Report(path, said, fields, None, None, None, None, None, problems)
     starts, ends = np.unique(dataset.episode_starts), np.unique(dataset.episode_ends)
-    lengths = ends - starts + 1 - path.is_dir()  # A Minari episode has a row more than it has steps.
+    lengths = ends - starts + 1
+    if "finals" in content:  # Such a row is no step.
+        lengths -= np.asarray(content["finals"]).reshape(-1).astype(np.int32)[ends]
     rows = dataset.transitions
     return Report(
         path=path,
@@ -93,6 +99,7 @@ def inspect(path: Path, load: Callable[[Path], Any] | None = None) -> Report:
         mean_reward=float(dataset.rewards[rows].mean()),
         success_fraction=float(1.0 - dataset.masks[rows].mean()),
         problems=problems,
+        spec=dataset.spec.to_json(),
     )
 
 

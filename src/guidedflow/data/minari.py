@@ -27,8 +27,8 @@ def read(path: Path) -> dict[str, np.ndarray]:
         path: the data set's folder, the one that ``data`` lies in.
 
     Returns:
-        observations (N, n), actions (N, d), rewards (N,), terminals (N,) and last (N,): whether the row only holds its
-        episode's final observation; its action and reward are zero.
+        observations (N, n), actions (N, d), rewards (N,), terminals (N,) and finals (N,): whether the row only holds
+        its episode's final observation; its action and reward are zero.
 
     Raises:
         UserError: there is none, or it is damaged, or observations are no vectors.
@@ -37,7 +37,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
         raise UserError(f"{path}: expected a Minari data set, found no folder data in it")
     parts: dict[str, list[np.ndarray]] = {name: [] for name in ("observations", "actions", "rewards", "terminals")}
     lengths = []
-    for episode in _episodes(path):
+    for episode in stored_episodes(path):
         observations = _vectors(episode.observations, path)
         actions = _vectors(episode.actions, path)
         steps = len(episode.rewards)
@@ -66,9 +66,9 @@ def read(path: Path) -> dict[str, np.ndarray]:
         lengths.append(steps + 1)
     if not lengths:
         raise UserError(f"{path}: expected at least one episode, found none")
-    last = np.zeros(sum(lengths), bool)
-    last[np.cumsum(lengths) - 1] = True
-    return {**{name: np.concatenate(arrays) for name, arrays in parts.items()}, "last": last}
+    finals = np.zeros(sum(lengths), bool)
+    finals[np.cumsum(lengths) - 1] = True
+    return {**{name: np.concatenate(arrays) for name, arrays in parts.items()}, "finals": finals}
 
 
 def load(path: Path, reference: tuple[float, float] | None = None) -> Dataset:
@@ -89,8 +89,8 @@ def load(path: Path, reference: tuple[float, float] | None = None) -> Dataset:
         arrays["actions"],
         arrays["rewards"],
         masks=1.0 - arrays["terminals"].astype(np.float32),
-        ends=arrays["last"],
-        keep_last=np.zeros_like(arrays["last"]),
+        ends=arrays["finals"],
+        keep_last=np.zeros_like(arrays["finals"]),
         source=str(path),
     )
 
@@ -246,7 +246,12 @@ def _root(folder: Path) -> Iterator[None]:
             os.environ["MINARI_DATASETS_PATH"] = before
 
 
-def _episodes(path: Path) -> Any:
+def stored_episodes(path: Path) -> Any:
+    """The episodes of a local data set, one after the other, as the minari package gives them.
+
+    Raises:
+        UserError: it is damaged.
+    """
     from minari import MinariDataset
 
     try:

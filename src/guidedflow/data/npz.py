@@ -1,6 +1,5 @@
 """npz archives: their arrays in memory, and their pictures as a map of the file."""
 
-import os
 import struct
 import zipfile
 import zlib
@@ -11,6 +10,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from guidedflow.data.places import whole_file
 from guidedflow.errors import UserError
 
 PICTURE_AXES = 4
@@ -117,15 +117,8 @@ def _unpacked(path: Path, member: str, on_notice: Callable[[str], None]) -> np.m
         folder.mkdir(exist_ok=True)
         for old in folder.glob(f"{path.stem}-*-{member}"):
             old.unlink()
-        temporary = copy.with_name(f"{copy.name}.{os.getpid()}.tmp")
-        try:
-            with temporary.open("wb") as target:
-                target.writelines(_chunks(path, member))
-            os.replace(temporary, copy)
-        except OSError as error:  # A write that fails, unlike an open, does not say which file it was.
-            raise OSError(error.errno, error.strerror, str(copy)) from error
-        finally:
-            temporary.unlink(missing_ok=True)
+        with whole_file(copy, folder) as target:
+            target.writelines(_chunks(path, member))
     return np.load(copy, mmap_mode="r")
 
 

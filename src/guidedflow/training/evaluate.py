@@ -59,7 +59,7 @@ def evaluate(
     Args:
         act: maps observations of all slots and a key to their actions; the batch always has ``env.slots`` rows.
         env: the environments.
-        spec: shapes of the task's observations and actions.
+        spec: shapes of the task's observations and actions, and the range that the latter stand for.
         episodes: how many.
         seed: of the episodes' starts and of the policy's noise.
         videos: how many of the first episodes to write as GIF; needs an ``env`` with a ``gl_backend``.
@@ -73,7 +73,9 @@ def evaluate(
     key = jax.random.key(derived_seed(seed, "noise"))
     tick = 0
     while any(queues) or any(running):
-        actions = act(observations, jax.random.fold_in(key, tick)) if any(running) else None
+        actions = None
+        if any(running):
+            actions = spec.to_environment(act(observations, jax.random.fold_in(key, tick)))
         tick += 1
         commands: list[Command] = [None] * env.slots
         for slot, episode in enumerate(running):

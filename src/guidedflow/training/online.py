@@ -147,6 +147,7 @@ class Interaction:
     def __init__(self, env: VectorEnv, spec: Spec, members: Sequence[Member], settings: TrainSettings):
         self.buffers = Buffer.empty(spec, settings.online_steps, len(members))
         self._env = env
+        self._spec = spec
         self._members = members
         self._settings = settings
         self._observations = np.zeros((len(members), *spec.observation_shape), spec.observation_dtype)
@@ -188,7 +189,7 @@ class Interaction:
 
     def _act(self, actions: np.ndarray) -> Row:
         before, episodes = self._observations.copy(), self._episodes.copy()
-        outcomes = self._env.exchange(list(actions))
+        outcomes = self._env.exchange(list(self._spec.to_environment(actions)))
         seen = [outcome for outcome in outcomes if outcome is not None]
         self._observations = np.stack([outcome.observation for outcome in seen])
         over = np.array([outcome.terminated or outcome.truncated for outcome in seen])

@@ -1,0 +1,302 @@
+"""The user's own data as one file that trains: from arrays, a D4RL-style HDF5, a Minari set, a folder of episodes."""
+
+import importlib.metadata
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from guidedflow.data import d4rl, minari, npz, ogbench
+from guidedflow.data.arrays import OPTIONAL, REQUIRED
+from guidedflow.data.dataset import ACTION_TOLERANCE, Dataset, check_fields, check_finite, numbers
+from guidedflow.data.places import whole_file
+from guidedflow.errors import UserError
+from guidedflow.types import ActionRange, ObservationKeys, flattened, named
+
+Bound = float | Sequence[float] | np.ndarray
+EPISODE_REQUIRED = ("observations", "actions", "rewards")
+EPISODE_OPTIONAL = ("terminals", "timeouts", "terminated")
+HDF5_SUFFIXES = (".hdf5", ".h5")
+SUFFIXES = (".npz", *HDF5_SUFFIXES)
+
+
+def convert(
+    source: Mapping[str, Any] | Path | str,
+    output: Path | str,
+    *,
+    observation_keys: Sequence[str] | None = None,
+    action_range: Literal["measured"] | tuple[Bound, Bound] | None = None,
+    frame_stack: int = 1,
+) -> Path:
+    """Make a file that ``train`` and ``load_dataset`` take from data of your own (docs/data.md).
+
+    Args:
+        source: arrays by name; or a path: an npz of such arrays; an HDF5 file as D4RL's; a Minari data set's folder,
+            in which ``data`` lies; or a folder of episodes, each an npz or HDF5 file, taken in the order of their
+            names. The fields are those of ``Dataset.from_arrays``. Dictionary observations are a mapping, a group, or
+            entries named ``observations/NAME``. An episode has T actions and rewards, T observations or T + 1, and
+            optionally ``terminals`` and ``timeouts`` (T,) or a single flag ``terminated``; it counts as cut off if
+            none of them says that it terminated.
+        output: the new npz file.
+        observation_keys: the order in which the entries of dictionary observations make one vector, each flattened
+            first; entries that are not named are left out. A nested entry is ``OUTER/INNER``.
+        action_range: what is stored as [-1, 1], a range for each dimension: ``measured``, from the lowest to the
+            highest action of the data, or a pair (low, high) of numbers or of d numbers each. A dimension whose
+            measured bounds are equal is stored as 0, and policies always give its one value. None: the actions are
+            in [-1, 1] already.
+        frame_stack: of how many pictures, a step's own and those before it, an observation is made.
+
+    Returns:
+        ``output``.
+
+    Raises:
+        UserError: the source is none of these, a field is missing or malformed (the message names file, field and
+            row), an option does not fit the data, or ``output`` exists. Nothing has been written then.
+    """
+    output, source_name = Path(output), "arrays" if isinstance(source, Mapping) else str(source)
+    if output.suffix != ".npz":
+        raise UserError(f"{output}: expected a new file's name that ends in .npz")
+    if output.exists():
+        raise UserError(f"{output}: expected a new file, found one that exists; name another or remove it")
+    order = _order(observation_keys)
+    parts: list[_Part] = []
+    keys: ObservationKeys = ()
+    for raw in _recordings(source):
+        keys = keys if parts else _keys(raw, order)
+        parts.append(_checked(raw, keys, parts[0] if parts else None, unit_actions=action_range is None))
+    bounds = _action_range(action_range, parts)
+    if bounds is not None:
+        parts = [_rescaled(part, bounds) for part in parts]
+    if keys and frame_stack != 1:
+        raise UserError(f"frame_stack: expected 1 for dictionary observations, found {frame_stack!r}")
+    joined: dict[str, Any] = {name: _join([part.fields[name] for part in parts]) for name in (*REQUIRED, *OPTIONAL)}
+    joined["frame_stack"] = frame_stack
+    spec = Dataset.from_arrays(**joined, source=source_name).spec
+    metadata = {
+        "generator": "guidedflow",
+        "command": "data convert",
+        "source": source_name if isinstance(source, Mapping) else Path(source).absolute().name,
+        "versions": {name: importlib.metadata.version(name) for name in ("guidedflow", "numpy")},
+        "spec": spec._replace(observation_keys=keys, action_range=bounds).to_json(),
+    }
+    members: dict[str, Any] = {**joined, "metadata": np.array(json.dumps(metadata))}
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(output, output.parent) as file:
+        np.savez(file, **members)  # Not compressed: it is read much faster.
+    return output
+
+
+class _Recording(NamedTuple):
+    """What the user recorded, as it is."""
+
+    name: str
+    """What error messages call it."""
+    fields: dict[str, Any]
+    """Dictionary observations are entries ``observations/NAME``."""
+    is_episode: bool
+
+
+class _Part(NamedTuple):
+    """A recording's checked fields: ``REQUIRED`` and ``OPTIONAL``, of one length."""
+
+    name: str
+    fields: dict[str, np.ndarray]
+
+
+def _recordings(source: Any) -> Iterator[_Recording]:
+    if isinstance(source, Mapping):
+        yield _Recording("arrays", named(source), is_episode=False)
+        return
+    if not isinstance(source, str | Path):
+        raise UserError(f"source: expected arrays by name or a path, found {type(source).__name__}")
+    path = Path(source)
+    if (path / "data").is_dir():
+        found = False
+        for episode in minari.stored_episodes(path):
+            fields = {name: getattr(episode, name) for name in EPISODE_REQUIRED}
+            fields["terminals"] = episode.terminations
+            yield _Recording(f"{path}: episode {episode.id}", named(fields), is_episode=True)
+            found = True
+        if not found:
+            raise UserError(f"{path}: expected at least one episode, found none")
+    elif path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
+        if not files:
+            kinds = f"episodes ({', '.join(SUFFIXES)} files) or a Minari data set (a folder data)"
+            raise UserError(f"{path}: expected {kinds} in it, found neither")
+        for file in files:
+            yield _Recording(str(file), _read(file, EPISODE_REQUIRED, EPISODE_OPTIONAL), is_episode=True)
+    else:
+        yield _Recording(str(path), _read(path, REQUIRED, OPTIONAL), is_episode=False)
+
+
+def _read(path: Path, required: Sequence[str], optional: Sequence[str]) -> dict[str, Any]:
+    if path.exists() and path.suffix not in SUFFIXES:
+        raise UserError(f"{path}: expected a file that ends in {', '.join(SUFFIXES)}, or a folder, found another")
+    if path.suffix in HDF5_SUFFIXES:
+        return d4rl.read(path, required, optional, groups=True)
+    arrays: dict[str, Any] = npz.read(path)
+    if "spec" in (ogbench.metadata(path) or {}):
+        raise UserError(f"{path}: expected data as it was recorded, found what guidedflow data convert made of some")
+    return arrays
+
+
+def _order(observation_keys: Any) -> list[str]:
+    if observation_keys is None:
+        return []
+    named_in_order = isinstance(observation_keys, Sequence) and not isinstance(observation_keys, str)
+    if not named_in_order or not all(isinstance(key, str) for key in observation_keys):
+        raise UserError(f"observation_keys: expected names in order, found {observation_keys!r}")
+    repeated = [key for i, key in enumerate(observation_keys) if key in observation_keys[:i]]
+    if repeated:
+        raise UserError(f"observation_keys: expected each name once, found {repeated[0]!r} again")
+    return list(observation_keys)
+
+
+def _entries(recording: _Recording) -> dict[str, Any]:
+    prefix = "observations/"
+    return {name.removeprefix(prefix): v for name, v in recording.fields.items() if name.startswith(prefix)}
+
+
+def _keys(recording: _Recording, order: Sequence[str]) -> ObservationKeys:
+    """The declared keys with their shapes in the data; none where observations are no dictionary."""
+    entries = _entries(recording)
+    if not entries:
+        if order and "observations" in recording.fields:
+            raise UserError(f"observation_keys: expected none, for observations of {recording.name} are one array")
+        return ()
+    there = ", ".join(entries)
+    if not order:
+        raise UserError(
+            f"{recording.name}: observations: expected the order of their entries, as observation_keys "
+            f"(--observation-keys), found none; there are: {there}"
+        )
+    unknown = [key for key in order if key not in entries]
+    if unknown:
+        raise UserError(
+            f"observation_keys: expected entries of {recording.name} ({there}), found {unknown[0]!r}, which is none"
+        )
+    shapes = {}
+    for key in order:
+        array = numbers(entries[key], f"observations/{key}", recording.name)
+        if not array.ndim or 0 in array.shape[1:]:
+            raise UserError(f"{recording.name}: observations/{key}: expected shape (N, ...), found {array.shape}")
+        shapes[key] = array.shape[1:]
+    return tuple(shapes.items())
+
+
+def _checked(recording: _Recording, keys: ObservationKeys, first: _Part | None, *, unit_actions: bool) -> _Part:
+    name = recording.name
+    fields = dict(recording.fields)
+    if keys:
+        fields["observations"] = _flat_observations(recording, keys)
+    required = EPISODE_REQUIRED if recording.is_episode else REQUIRED
+    missing = [field for field in required if field not in fields]
+    if missing:
+        raise UserError(f"{name}: expected the fields {', '.join(required)}, found {', '.join(fields) or 'none'}")
+    fields = _episode(fields, name) if recording.is_episode else fields
+    wanted = {field: fields[field] for field in (*REQUIRED, *OPTIONAL) if field in fields}
+    checked = check_fields(wanted, name, unit_actions=unit_actions)
+    for field in OPTIONAL:
+        checked.setdefault(field, np.zeros(len(checked["actions"]), bool))
+    if checked["finals"].all():
+        raise UserError(f"{name}: actions: expected at least one step, found none")
+    if recording.is_episode:
+        step = len(checked["actions"]) - 1 - int(checked["finals"][-1])
+        checked["timeouts"][step] = not checked["terminals"][step]
+    part = _Part(name, checked)
+    model = first or part
+    for field in ("observations", "actions"):
+        found, like = checked[field], model.fields[field]
+        if (found.dtype, found.shape[1:]) != (like.dtype, like.shape[1:]):
+            raise UserError(
+                f"{name}: {field}: expected {like.dtype} of shape {like.shape[1:]} a row, as in {model.name}, found "
+                f"{found.dtype} of {found.shape[1:]}"
+            )
+    return part
+
+
+def _flat_observations(recording: _Recording, keys: ObservationKeys) -> np.ndarray:
+    entries = _entries(recording)
+    for key, _ in keys:
+        field = f"observations/{key}"
+        if key in entries:
+            check_finite(np.atleast_1d(numbers(entries[key], field, recording.name)), field, recording.name)
+    return flattened(entries, keys, f"{recording.name}: observations")
+
+
+def _episode(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """An episode's fields in rows: flags for its end, and a row for its final observation if it was kept."""
+    arrays = {
+        field: np.atleast_1d(numbers(fields[field], field, name))
+        for field in (*EPISODE_REQUIRED, *EPISODE_OPTIONAL)
+        if field in fields
+    }
+    terminated = arrays.pop("terminated", None)
+    steps = len(arrays["actions"])
+    if not steps:
+        raise UserError(f"{name}: actions: expected at least one step, found none")
+    for field, array in arrays.items():
+        more = field == "observations" and len(array) == steps + 1
+        if len(array) != steps and not more:
+            also = f", or {steps + 1} with the final one" if field == "observations" else ""
+            raise UserError(f"{name}: {field}: expected {steps} rows as in actions{also}, found {len(array)}")
+    if terminated is not None:
+        if terminated.size != 1 or terminated.item() not in (0, 1) or "terminals" in arrays:
+            found = "terminals" if "terminals" in arrays else terminated.tolist()
+            raise UserError(f"{name}: terminated: expected a single 0 or 1 and no terminals beside it, found {found}")
+        arrays["terminals"] = (np.arange(steps) == steps - 1) & bool(terminated.item())
+    arrays.setdefault("terminals", np.zeros(steps, bool))
+    arrays["finals"] = np.zeros(steps, bool)
+    if len(arrays["observations"]) == steps:
+        return arrays
+    for field, array in arrays.items():
+        if field != "observations":
+            arrays[field] = np.concatenate([array, np.zeros_like(array[:1])])
+    arrays["finals"][-1] = True
+    return arrays
+
+
+def _action_range(asked: Any, parts: Sequence[_Part]) -> ActionRange | None:
+    if asked is None:
+        return None
+    size = parts[0].fields["actions"].shape[1]
+    if isinstance(asked, str):
+        if asked != "measured":
+            raise UserError(f"action_range: expected measured or a pair (low, high), found {asked!r}")
+        lowest, highest = [], []
+        for part in parts:
+            actions = part.fields["actions"][~part.fields["finals"]]
+            lowest.append(actions.min(axis=0))
+            highest.append(actions.max(axis=0))
+        return ActionRange(tuple(np.min(lowest, axis=0).tolist()), tuple(np.max(highest, axis=0).tolist()))
+    try:
+        low, high = (np.broadcast_to(np.asarray(bound, np.float64), (size,)).tolist() for bound in asked)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"action_range: expected a pair (low, high) of numbers, or of {size} numbers each, found {asked!r}"
+        ) from error
+    for column, (a, b) in enumerate(zip(low, high, strict=True)):
+        if not -math.inf < a < b < math.inf:
+            raise UserError(f"action_range: expected low < high, both finite, found {a:g} and {b:g} in column {column}")
+    return ActionRange(tuple(low), tuple(high))
+
+
+def _rescaled(part: _Part, bounds: ActionRange) -> _Part:
+    actions = part.fields["actions"]
+    unit = np.where(part.fields["finals"][:, None], 0.0, bounds.to_unit(actions))
+    outside = np.abs(unit) > 1.0 + ACTION_TOLERANCE
+    if outside.any():
+        row, column = map(int, np.argwhere(outside)[0])
+        raise UserError(
+            f"{part.name}: actions: expected values from {bounds.low[column]:g} to {bounds.high[column]:g} in column "
+            f"{column}, as declared, found {actions[row, column]:g} in row {row} ({outside.any(axis=1).sum()} rows)"
+        )
+    return part._replace(fields=part.fields | {"actions": np.clip(unit, -1.0, 1.0).astype(np.float32)})
+
+
+def _join(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
