@@ -116,6 +116,35 @@ def test_an_evaluation_changes_nothing_that_is_learned_and_workers_nothing_at_al
     assert gf.evaluate(runs["one worker"].path, workers=2) == one[1:]
 
 
+def test_an_evaluation_beside_the_training_changes_nothing_and_survives_a_failure(cube_data, tmp_path):
+    settings = {"hidden": (12,), "batch_size": 16, "log_every": 10, "agent": "rebrac", "data_dir": cube_data}
+    settings |= {"steps": 60, "save_every": 20, "eval_every": 20, "eval_slots": 2, "eval_episodes": 2}
+    seen = {}
+
+    def watch(progress):
+        if progress.metrics:
+            seen.setdefault(progress.step, [row["step"] for row in progress.evaluations])
+
+    between = gf.train(TASK, run_dir=tmp_path / "between", on_progress=watch, **settings)
+    assert seen[30] == [20]
+    seen.clear()
+    beside = gf.train(TASK, run_dir=tmp_path / "beside", eval_async=True, on_progress=watch, **settings)
+    assert seen[30] == []  # Ten steps take no time; the evaluation was still on.
+
+    def fail(progress):
+        if progress.step == 30:
+            raise RuntimeError("as the disk was full")
+
+    with pytest.raises(RuntimeError, match="disk was full"):
+        gf.train(TASK, run_dir=tmp_path / "failed", eval_async=True, on_progress=fail, **settings)
+    failed = gf.resume(tmp_path / "failed", eval_async=True)
+    for run in (beside, failed):
+        assert_identical(parameters(between.path), parameters(run.path))
+        assert RunFolder(run.path).evaluations() == RunFolder(between.path).evaluations()
+        checkpoints = [{path.name for path in (one.path / "checkpoints").glob("[0-9]*")} for one in (run, between)]
+        assert checkpoints[0] == checkpoints[1]
+
+
 def wait_for(condition, process, seconds=120):
     deadline = time.monotonic() + seconds
     while not condition():

@@ -224,6 +224,7 @@ def train(
     run_dir: Path | str | None = None,
     data_dir: Path | str | None = None,
     workers: int | None = None,
+    eval_async: bool = False,
     wandb: Literal["online", "offline"] | None = None,
     on_progress: Callable[[loop.Progress], None] = lambda _: None,
     on_notice: Callable[[str], None] = lambda _: None,
@@ -242,6 +243,8 @@ def train(
         run_dir: the new folder; None: ``runs/<task>/<agent>-<preset>-<time>``.
         data_dir: see ``load_dataset``.
         workers: processes that run the environments; None: one a core.
+        eval_async: evaluate beside the training instead of in between: faster where the training leaves cores free,
+            on a GPU for instance; the numbers are the same.
         wandb: ``online`` or ``offline`` also logs to Weights & Biases.
         on_progress: called after every chunk of steps.
         on_notice: told, in one line each, what a user should know before the training starts.
@@ -302,6 +305,7 @@ def train(
         dataset,
         known_task,
         workers,
+        eval_async,
         wandb,
         on_progress,
     )
@@ -313,6 +317,7 @@ def resume(
     dataset: Dataset | None = None,
     data_dir: Path | str | None = None,
     workers: int | None = None,
+    eval_async: bool = False,
     wandb: Literal["online", "offline"] | None = None,
     on_progress: Callable[[loop.Progress], None] = lambda _: None,
     on_notice: Callable[[str], None] = lambda _: None,
@@ -325,6 +330,7 @@ def resume(
         dataset: needed again if the run was started with one in memory.
         data_dir: where a task's data lies now, if it was moved.
         workers: as in ``train``.
+        eval_async: as in ``train``.
         wandb: as in ``train``.
         on_progress: as in ``train``.
         on_notice: as in ``train``.
@@ -368,7 +374,7 @@ def resume(
     if dataset.fingerprint() != saved["data"]["fingerprint"]:
         raise UserError(f"{source}: expected the data that {run_dir} was started on, found other data")
     on_notice(f"run: {folder.path}")
-    return _train_in(folder, agent, trained, train_settings, dataset, task, workers, wandb, on_progress)
+    return _train_in(folder, agent, trained, train_settings, dataset, task, workers, eval_async, wandb, on_progress)
 
 
 class Policy:
@@ -567,10 +573,12 @@ def _train_in(
     dataset: Dataset,
     task: Task | None,
     workers: int,
+    eval_async: bool,
     wandb: Literal["online", "offline"] | None,
     on_progress: Callable[[loop.Progress], None],
 ) -> Run:
-    with folder.lock(), _trackers(folder, wandb) as trackers:
+    precision = None if settings.matmul_precision == "default" else settings.matmul_precision
+    with folder.lock(), jax.default_matmul_precision(precision), _trackers(folder, wandb) as trackers:
         try:
             rows = loop.train(
                 folder,
@@ -580,6 +588,7 @@ def _train_in(
                 dataset,
                 task,
                 workers=workers,
+                eval_async=eval_async,
                 trackers=trackers,
                 on_progress=on_progress,
             )

@@ -151,6 +151,8 @@ class _Train:
     """Folder of the data files."""
     workers: Annotated[int | None, WORKERS] = None
     """Processes that run the environments; changes no result."""
+    eval_async: bool = False
+    """Evaluate beside the training, where a GPU leaves cores free; changes no result."""
     wandb: Annotated[Literal["online", "offline"] | None, WANDB] = None
     """Also log to Weights & Biases."""
 
@@ -163,7 +165,7 @@ def _train(command: str, argv: list[str]) -> int:
     console = _console()
     try:
         with _ProgressLine(console) as line:
-            common: dict[str, Any] = {"workers": arguments.workers, "wandb": arguments.wandb}
+            common: dict[str, Any] = {name: getattr(arguments, name) for name in ("workers", "eval_async", "wandb")}
             common |= {"on_progress": line, "on_notice": _notice}
             common["data_dir"] = arguments.data_dir
             if arguments.resume is not None:

@@ -117,19 +117,21 @@ class ReBRAC(Agent):
         gradients, metrics = jax.grad(critic_loss, has_aux=True)(self.critic, batch, y)
         critic, critic_optimizer = adam_step(self.critic, gradients, self.critic_optimizer, config.learning_rate)
 
-        def move() -> tuple[MeanActor, optax.ScaleByAdamState, Critic, MeanActor, Metrics]:
-            gradients, metrics = jax.grad(actor_loss, has_aux=True)(self.actor, self.critic, batch, config)
-            actor, optimizer = adam_step(self.actor, gradients, self.actor_optimizer, config.learning_rate)
-            target_critic = optax.incremental_update(critic, self.target_critic, config.tau)
-            target_actor = optax.incremental_update(actor, self.target_actor, config.tau)
+        Moved = tuple[MeanActor, optax.ScaleByAdamState, Critic, MeanActor, Metrics]
+
+        def move(_round: Array, state: Moved) -> Moved:
+            actor, optimizer, target_critic, target_actor, _ = state
+            gradients, metrics = jax.grad(actor_loss, has_aux=True)(actor, self.critic, batch, config)
+            actor, optimizer = adam_step(actor, gradients, optimizer, config.learning_rate)
+            target_critic = optax.incremental_update(critic, target_critic, config.tau)
+            target_actor = optax.incremental_update(actor, target_actor, config.tau)
             return actor, optimizer, target_critic, target_actor, metrics
 
-        def rest() -> tuple[MeanActor, optax.ScaleByAdamState, Critic, MeanActor, Metrics]:
-            return self.actor, self.actor_optimizer, self.target_critic, self.target_actor, self.actor_metrics
-
-        actor, actor_optimizer, target_critic, target_actor, actor_metrics = jax.lax.cond(
-            steps % config.actor_period == 0, move, rest
-        )
+        # A loop of one round or none: unlike a condition it leaves what rests where it is, instead of copying it.
+        rounds = jnp.where(steps % config.actor_period == 0, 1, 0)
+        before = self.actor, self.actor_optimizer, self.target_critic, self.target_actor, self.actor_metrics
+        moved: Moved = jax.lax.fori_loop(0, rounds, move, before)
+        actor, actor_optimizer, target_critic, target_actor, actor_metrics = moved
         optimizers = critic_optimizer, actor_optimizer
         targets = target_critic, target_actor
         return type(self)(config, critic, actor, *targets, *optimizers, steps, actor_metrics), {

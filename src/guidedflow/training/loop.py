@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -43,6 +44,14 @@ class Stopped(Exception):
         self.signal_number = signal_number
 
 
+class _Pending(NamedTuple):
+    """An evaluation that runs beside the training."""
+
+    step: int
+    agents: Agent
+    rows: Future[list[dict[str, Any]]]
+
+
 class Progress(NamedTuple):
     """What a progress line can show."""
 
@@ -65,8 +74,8 @@ def run_chunk(
     start: Int[Array, ""],
     *,
     batch_size: int,
-    crop_probability: float,
     length: int,
+    crop_probability: float = TrainSettings.crop_probability,
 ) -> tuple[Agent, dict[str, Float[Array, "members length"]]]:
     """``length`` updates of every agent from step ``start`` on, compiled as one program.
 
@@ -126,6 +135,7 @@ def train(
     task: Task | None,
     *,
     workers: int,
+    eval_async: bool = False,
     trackers: Sequence[Tracker] = (),
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> list[dict[str, Any]]:
@@ -139,6 +149,7 @@ def train(
         dataset: what to learn from.
         task: what to evaluate on, and to interact with online; None never does either.
         workers: processes for the environments; changes nothing that is learned or measured.
+        eval_async: evaluate a copy of the agents while their training goes on; changes no number either.
         trackers: where else the numbers go.
         on_progress: called after every chunk and every evaluation.
 
@@ -177,19 +188,27 @@ def train(
         if task is not None and settings.eval_episodes:
             evaluator = stack.enter_context(Evaluator(task, dataset.spec, members, settings, workers))
         interaction = None
+        pending: _Pending | None = None
+        beside = ThreadPoolExecutor(1, thread_name_prefix="guidedflow-evaluation")
+        # Not waited for: what it does ends when its environments are closed.
+        stack.callback(beside.shutdown, wait=False, cancel_futures=True)
         stop = stack.enter_context(catch_signals())
 
-        def evaluate_now() -> list[dict[str, Any]]:
-            assert evaluator is not None
-            on_progress(Progress(step, total, "evaluating", evaluations))
-            with stop.at_once():
-                rows = evaluator(agents, step)
+        def record(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             folder.log_evaluations(rows)
             for row in rows:
                 values = {f"{row['policy']}/{name}": row[name] for name in ("success", "mean_return", "mean_length")}
-                _track(trackers, step, Member(row["variant"], row["seed"], None), values)
+                _track(trackers, row["step"], Member(row["variant"], row["seed"], None), values)
             on_progress(Progress(step, total, "training", rows))
             return rows
+
+        def settle() -> list[dict[str, Any]]:
+            """Wait for the evaluation that runs beside the training; its agents' checkpoint has waited for it, too."""
+            assert pending is not None
+            with stop.at_once():
+                rows = pending.rows.result()
+            checkpoints.save(pending.step, {"agents": pending.agents}, _score(rows, pending.step))
+            return record(rows)
 
         def go_online() -> Interaction:
             assert task is not None
@@ -226,9 +245,20 @@ def train(
         try:
             on_progress(Progress(step, total, "compiling", evaluations))
             while True:
-                if evaluator and due(settings.eval_every) and not any(row["step"] == step for row in evaluations):
-                    evaluations = evaluate_now()
-                if due(settings.save_every):
+                evaluates = evaluator and due(settings.eval_every) and not any(r["step"] == step for r in evaluations)
+                saves = due(settings.save_every)
+                if pending and (pending.rows.done() or evaluates or saves or step >= settings.steps):
+                    evaluations, pending = settle(), None
+                if evaluator and evaluates:
+                    on_progress(Progress(step, total, "evaluating", evaluations))
+                    if eval_async and saves and step < settings.steps:
+                        snapshot = jax.tree.map(jnp.copy, agents)
+                        pending = _Pending(step, snapshot, beside.submit(evaluator, snapshot, step))
+                    else:
+                        with stop.at_once():
+                            rows = evaluator(agents, step)
+                        evaluations = record(rows)
+                if saves and not pending:
                     save()
                 if step >= total:
                     break
@@ -252,11 +282,15 @@ def train(
                 on_progress(Progress(step, total, "training", evaluations, rate, averages))
                 stop.check()
         except _StopRequest as request:
+            if pending:  # Its evaluation would be lost with a later checkpoint; from its own it is made again.
+                agents, step = pending.agents, pending.step
             save()
             checkpoints.wait()
             raise Stopped(folder.path, step, request.signal_number) from None
         except Exception:
             # Whatever failed, what was learned is kept, unless it went with the update that failed.
+            if pending:
+                agents, step = pending.agents, pending.step
             if not any(leaf.is_deleted() for leaf in jax.tree.leaves(agents)):
                 with suppress(UserError):
                     save()

@@ -41,6 +41,8 @@ class TrainSettings:
     """Environments stepped side by side; each runs its fixed share of the episodes."""
     save_every: Count = 50_000
     """Steps between checkpoints; the last two and the best are kept."""
+    matmul_precision: Literal["default", "float32", "tensorfloat32", "bfloat16"] = "default"
+    """Of matrix products on accelerators. default: JAX's own choice there, with which the published code ran."""
     success_timing: Literal["post", "pre"] = "post"
     """Whether success and reward speak of the state after a step (the published protocol) or before it."""
 

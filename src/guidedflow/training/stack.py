@@ -10,6 +10,7 @@ from jaxtyping import Array, Key
 from guidedflow.agents import AGENTS, Agent
 from guidedflow.seeding import derived_seed
 from guidedflow.settings import check
+from guidedflow.training.compilation import keep_compiled_programs
 from guidedflow.training.settings import Member
 from guidedflow.types import Spec
 
@@ -22,6 +23,7 @@ def init_agents(agent: str, members: Sequence[Member], spec: Spec) -> Agent:
     Raises:
         UserError: a setting is outside its range, or nothing can be learned from observations of these shapes.
     """
+    keep_compiled_programs()
     AGENTS[agent].check_spec(spec)
     for member in members:
         check(member.config)
@@ -29,7 +31,7 @@ def init_agents(agent: str, members: Sequence[Member], spec: Spec) -> Agent:
     keys = member_keys(members, "init")
     agents = jax.jit(jax.vmap(lambda config, key: AGENTS[agent].build(config, spec, key)))(configs, keys)
     # A target may start as the very array that it follows; the loop donates each array, so each must be its own.
-    return jax.tree.map(jnp.copy, agents)
+    return jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))(agents)
 
 
 def member_keys(members: Sequence[Member], purpose: str) -> Key[Array, " members"]:
