@@ -57,8 +57,7 @@ class VectorEnv:
         self._owners = np.arange(slots) % workers
         shares = np.bincount(self._owners).tolist()
         self._workers = [HelperProcess(_serve, task, share, options, gl_backend=gl_backend) for share in shares]
-        for worker in self._workers:
-            worker.receive()
+        self._are_made = False  # Making them takes seconds, in which the caller has other things to do.
 
     def exchange(self, commands: Sequence[Command]) -> list[Outcome | None]:
         """Give every slot its command and wait for what all of them saw; None for slots that did nothing.
@@ -66,6 +65,10 @@ class VectorEnv:
         Raises:
             RuntimeError: an environment raised, or its process died; the message holds its own words.
         """
+        if not self._are_made:
+            for worker in self._workers:
+                worker.receive()
+            self._are_made = True
         for i, worker in enumerate(self._workers):
             worker.send([command for command, owner in zip(commands, self._owners, strict=True) if owner == i])
         answers = [iter(worker.receive()) for worker in self._workers]
