@@ -11,11 +11,13 @@ if TYPE_CHECKING:
     from guidedflow.agents import AGENTS as AGENTS
     from guidedflow.api import Policy as Policy
     from guidedflow.api import Run as Run
+    from guidedflow.api import compare as compare
     from guidedflow.api import evaluate as evaluate
     from guidedflow.api import generate_adroit as generate_adroit
     from guidedflow.api import load_dataset as load_dataset
     from guidedflow.api import load_policy as load_policy
     from guidedflow.api import make_agent as make_agent
+    from guidedflow.api import report as report
     from guidedflow.api import resume as resume
     from guidedflow.api import train as train
     from guidedflow.data.dataset import Dataset as Dataset
@@ -29,6 +31,7 @@ _HOMES = {
     "Policy": "guidedflow.api",
     "Run": "guidedflow.api",
     "UserError": "guidedflow.errors",
+    "compare": "guidedflow.api",
     "evaluate": "guidedflow.api",
     "fit": "guidedflow.training.loop",
     "generate": "guidedflow.data.generate",
@@ -36,6 +39,7 @@ _HOMES = {
     "load_dataset": "guidedflow.api",
     "load_policy": "guidedflow.api",
     "make_agent": "guidedflow.api",
+    "report": "guidedflow.api",
     "resume": "guidedflow.api",
     "train": "guidedflow.api",
 }
