@@ -1,6 +1,7 @@
 """From run folders to the table: what is comparable, what is refused, what is said."""
 
 import csv
+import io
 import json
 import math
 import re
@@ -8,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import rich.console
 import scipy.stats
 from conftest import guidedflow
 
@@ -18,7 +20,7 @@ from guidedflow.errors import UserError
 from guidedflow.results import published
 from guidedflow.results.protocol import judge, protocol
 from guidedflow.results.runs import find_runs
-from guidedflow.results.table import as_csv, as_latex, as_markdown
+from guidedflow.results.table import as_csv, as_latex, as_markdown, as_terminal
 from guidedflow.tasks import find_task, tasks
 
 CUBES = [task for task in tasks() if task.category == "ogbench/cube-single-play"]
@@ -174,6 +176,14 @@ def test_the_best_and_what_is_near_it_are_bold(tmp_path):
     assert not any(50 < float(value) < 70 for value in bold)
 
 
+def test_a_method_that_was_never_published_has_one_column(tmp_path):
+    for agent in ("brac", "bc"):
+        write_run(tmp_path / agent, CUBES[0], agent)
+    head, _, line = as_markdown(gf.report(tmp_path, tmp_path / "out").table).splitlines()[:3]
+    assert head == "| category | bc flow: ours | brac actor: ours |"
+    assert line.count("|") == head.count("|")
+
+
 def test_renderings_hold_the_same_numbers_and_escape_their_marks(tmp_path):
     write_run(tmp_path / "a_b", CUBES[0], seeds=(0, 1))
     report = gf.report(tmp_path / "a_b", tmp_path / "out")
@@ -245,6 +255,27 @@ def test_a_damaged_run_is_named(tmp_path, name, content):
     (run / name).write_text(content)
     with pytest.raises(UserError, match=name):
         gf.report(run, tmp_path / "out")
+
+
+def test_of_long_metrics_a_sample_has_every_seed_from_the_first_step_to_the_last(tmp_path):
+    run = write_run(tmp_path / "run", CUBES[0], seeds=(0, 1, 2))
+    (scored, *_) = cell_of(gf.report(run, tmp_path / "out"), "gfp actor").used
+    rows = scored.run.guidance
+    assert len((run / "metrics.jsonl").read_text().splitlines()) > 1000 > len(rows)
+    assert [sum(row["seed"] == seed for row in rows) for seed in (0, 1, 2)] == [100, 100, 100]
+    steps = [row["step"] for row in rows]
+    assert sorted(steps) == steps
+    assert steps[-1] > 980_000
+
+
+def test_long_labels_leave_room_for_the_numbers_on_a_terminal(tmp_path):
+    write_run(tmp_path / "run", CUBES[0], preset="quick", seeds=(0, 1), alpha=3.0, flow_steps=2, data_made_by=LOCAL)
+    report = gf.report(tmp_path / "run", tmp_path / "out")
+    console = rich.console.Console(width=80, file=io.StringIO(), markup=False)
+    console.print(as_terminal(report.table))
+    shown = console.file.getvalue()
+    assert "not comparable" in shown
+    assert f"{cell_of(report, report.table.methods[0].label).figure.mean:.1f} ± " in shown
 
 
 def test_a_run_without_evaluations_or_task_is_left_out_and_said(tmp_path):

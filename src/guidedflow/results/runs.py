@@ -304,18 +304,17 @@ def _guidance(path: Path) -> list[dict[str, Any]]:
             file.seek(0)
             lines = list(file)
         else:
-            lines = _sample(file, size)
+            lines = _sample(path, file, size)
     # A line that a kill cut short has no line break, and is no row yet.
     return [_guidance_row(path, line) for line in lines if line.endswith(b"\n")]
 
 
-def _sample(file: BinaryIO, size: int) -> list[bytes]:
+def _sample(path: Path, file: BinaryIO, size: int) -> list[bytes]:
     """Lines at ``PLACES`` places. The members' rows take turns: as many lines as there are members have each once."""
     file.seek(0)
     lines = [file.readline()]
-    step = json.loads(lines[0])["step"]
-    while json.loads(line := file.readline())["step"] == step:
-        lines.append(line)
+    step = _guidance_row(path, lines[0])["step"]
+    lines += itertools.takewhile(lambda line: _guidance_row(path, line)["step"] == step, file)
     members = len(lines)
     for place in range(1, PLACES):
         file.seek(size * place // PLACES)

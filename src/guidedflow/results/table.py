@@ -185,6 +185,10 @@ def _bar(means: Sequence[float]) -> float:
 # ------------------------------------------------------------------------------------------------------- renderings
 
 
+PARTS = ("ours", "published", "difference")
+"""Columns of a method; one that was never published has the first alone."""
+
+
 class _Text(NamedTuple):
     """What a cell of a rendering says."""
 
@@ -220,7 +224,7 @@ def _grid(table: Table) -> _Grid:
                 del line[-2:]
         rows.append(line)
     spans = [(method.label, 3 if method in compared else 1) for method in table.methods]
-    columns = ["category", *(name for _, n in spans for name in ("ours", "published", "difference")[:n])]
+    columns = ["category", *(name for _, n in spans for name in PARTS[:n])]
     return _Grid(spans, columns, rows, [f"[{mark}] {text}" for text, mark in marks.items()] + list(table.notes))
 
 
@@ -249,7 +253,7 @@ def as_markdown(table: Table) -> str:
     def line(cells: Sequence[str]) -> str:
         return f"| {' | '.join(cells)} |\n"
 
-    heads = [f"{_in_markdown(label)}: {name}" for label, n in grid.groups for name in grid.columns[1:4][:n]]
+    heads = [f"{_in_markdown(label)}: {name}" for label, n in grid.groups for name in PARTS[:n]]
     text = line(["category", *heads]) + "|" + "---|" * len(grid.columns) + "\n"
     for row in grid.rows:
         text += line([f"**{_in_markdown(cell.text)}**" if cell.bold else _in_markdown(cell.text) for cell in row])
@@ -326,7 +330,8 @@ def as_terminal(table: Table) -> Any:
     from rich.text import Text
 
     grid = _grid(table)
-    drawn = rich.table.Table(rich.table.Column("method", no_wrap=True), "ours", "published", "difference")
+    numbers = [rich.table.Column(name, no_wrap=True) for name in PARTS]
+    drawn = rich.table.Table(rich.table.Column("method", overflow="fold"), *numbers)
     for row in grid.rows:
         place = 1
         drawn.add_row(Text(row[0].text, style="bold underline"))
