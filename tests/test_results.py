@@ -139,6 +139,17 @@ def test_other_settings_get_a_column_of_their_own_and_tuned_ones_do_not(tmp_path
     assert labels == ["gfp actor", "gfp actor (alpha=7)", "gfp vabc", "gfp vabc (alpha=7)"]
 
 
+def test_the_other_guidance_is_compared_with_its_own_published_figures(tmp_path):
+    double = next(task for task in tasks() if task.dataset == "cube-double-play")
+    write_run(tmp_path / "a", double)
+    write_run(tmp_path / "b", double, guidance="advantage")
+    report = gf.report(tmp_path, tmp_path / "out")
+    cell = cell_of(report, "gfp actor (guidance=advantage)", "ogbench/cube-double-play")
+    scores = published().scores["gfp-advantage", double.id].values()
+    assert cell.published.mean == pytest.approx(sum(scores) / len(scores))
+    assert cell_of(report, "gfp actor", "ogbench/cube-double-play").published.mean != cell.published.mean
+
+
 def test_settings_that_nobody_published_are_told(tmp_path):
     write_run(tmp_path / "iql", CUBES[0], "iql")
     (one,) = cell_of(gf.report(tmp_path, tmp_path / "out"), "iql actor").used
@@ -241,7 +252,7 @@ def test_half_written_metrics_are_read_up_to_there_and_damaged_ones_are_named(tm
     report = gf.report(run, tmp_path / "out")
     assert any("half-written" in note for note in report.table.notes)
     metrics.write_text(whole.splitlines()[0] + "\n{broken\n")
-    with pytest.raises(UserError, match=r"metrics\.jsonl: expected a JSON object with step, seed"):
+    with pytest.raises(UserError, match=r"^\S*metrics\.jsonl: expected a JSON object with step, seed"):
         gf.report(run, tmp_path / "out")
 
 

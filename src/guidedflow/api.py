@@ -26,7 +26,7 @@ from guidedflow.processes import HelperDied, available_cores, call
 from guidedflow.results.compare import Comparison
 from guidedflow.results.compare import compare as compare_runs
 from guidedflow.results.report import Report, write_report
-from guidedflow.results.runs import find_runs, read_runs
+from guidedflow.results.runs import IN_MEMORY, find_runs, read_runs
 from guidedflow.seeding import derived_seed
 from guidedflow.settings import build, check
 from guidedflow.tasks import Task, find_task, published_settings
@@ -47,8 +47,6 @@ from guidedflow.training.settings import (
 )
 from guidedflow.training.stack import init_agents, select
 from guidedflow.types import Spec
-
-IN_MEMORY = "arrays in memory"
 
 
 class Run(NamedTuple):

@@ -19,6 +19,7 @@ READ_WHOLE = 20_000
 PLACES = 100
 GUIDANCE = ("guidance", "guidance_above_half")
 METRICS = "metrics.jsonl"
+IN_MEMORY = "arrays in memory"
 # Names of policies in the published files.
 PUBLISHED_AS = {
     ("iql", "actor"): "iql",
@@ -174,6 +175,7 @@ def read_runs(folders: Iterable[Folder], tuned: Tuned) -> Runs:
 
 
 def _read(folder: Folder, saved: Mapping[str, Any], tuned: Tuned) -> Run:
+    guidance = _guidance(folder.path / METRICS)
     try:
         task, agent = find_task(saved["task"]), str(saved["agent"])
         settings = {**saved["settings"], **saved["config"]}
@@ -184,8 +186,8 @@ def _read(folder: Folder, saved: Mapping[str, Any], tuned: Tuned) -> Run:
         data = None
         if made is not None:
             data = f"locally generated, {int(saved['data']['transitions']):,} transitions"
-        elif source == "arrays in memory":
-            data = "arrays in memory"
+        elif source == IN_MEMORY:
+            data = IN_MEMORY
         published = tuned(agent, task, settings)
         changed = deviations(settings, published)
         return Run(
@@ -201,7 +203,7 @@ def _read(folder: Folder, saved: Mapping[str, Any], tuned: Tuned) -> Run:
             versions={name: str(version) for name, version in saved["versions"].items()},
             device=str(saved["device"]),
             finished=folder.is_finished(),
-            guidance=_guidance(folder.path / METRICS),
+            guidance=guidance,
             videos=tuple(sorted((folder.path / "videos").glob("*.gif"))),
         )
     except (KeyError, TypeError, ValueError, AttributeError, UserError) as error:
@@ -245,6 +247,8 @@ def _method(run: Run, policy: str, variant: str, chosen: set[str]) -> Method:
     swept = {pair.partition("=")[0] for pair in variant.split()}
     changes = [run.preset] if run.preset != "published" else []
     # What the quick preset sets is told by its name; what was set by hand is told one by one.
+    if run.settings.get("guidance") == "advantage":
+        chosen = chosen | {"guidance"}  # It has been published with settings of its own, so it is no deviation.
     mine = sorted(name for name in chosen - swept if run.chosen.get(name) == "given")
     changes += [f"{name}={brief(run.settings[name])}" for name in mine]
     changes += variant.split() + (["other data"] if run.data is not None else [])
