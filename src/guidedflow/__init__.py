@@ -11,12 +11,14 @@ if TYPE_CHECKING:
     from guidedflow.agents import AGENTS as AGENTS
     from guidedflow.api import Policy as Policy
     from guidedflow.api import Run as Run
+    from guidedflow.api import compare as compare
     from guidedflow.api import evaluate as evaluate
     from guidedflow.api import generate_adroit as generate_adroit
     from guidedflow.api import generate_stand_in as generate_stand_in
     from guidedflow.api import load_dataset as load_dataset
     from guidedflow.api import load_policy as load_policy
     from guidedflow.api import make_agent as make_agent
+    from guidedflow.api import report as report
     from guidedflow.api import resume as resume
     from guidedflow.api import train as train
     from guidedflow.data.convert import convert as convert
@@ -31,6 +33,7 @@ _HOMES = {
     "Policy": "guidedflow.api",
     "Run": "guidedflow.api",
     "UserError": "guidedflow.errors",
+    "compare": "guidedflow.api",
     "convert": "guidedflow.data.convert",
     "evaluate": "guidedflow.api",
     "fit": "guidedflow.training.loop",
@@ -40,6 +43,7 @@ _HOMES = {
     "load_dataset": "guidedflow.api",
     "load_policy": "guidedflow.api",
     "make_agent": "guidedflow.api",
+    "report": "guidedflow.api",
     "resume": "guidedflow.api",
     "train": "guidedflow.api",
 }

@@ -24,9 +24,13 @@ from guidedflow.envs.make import Labels, make_env, register, serve_labels
 from guidedflow.errors import UserError
 from guidedflow.opengl import NO_BACKEND, gl_backend, needed_backend
 from guidedflow.processes import HelperDied, HelperProcess, available_cores
+from guidedflow.results.compare import Comparison
+from guidedflow.results.compare import compare as compare_runs
+from guidedflow.results.report import Report, write_report
+from guidedflow.results.runs import IN_MEMORY, find_runs, read_runs
 from guidedflow.seeding import derived_seed
 from guidedflow.settings import build, check
-from guidedflow.tasks import Task, find_task
+from guidedflow.tasks import Task, find_task, published_settings
 from guidedflow.training import loop
 from guidedflow.training.checkpoint import Checkpoints
 from guidedflow.training.record import RunFolder, TensorBoard, Tracker, WeightsAndBiases, versions, write_json
@@ -46,7 +50,6 @@ from guidedflow.training.stack import init_agents, select
 from guidedflow.training.stream import stays_on_disk
 from guidedflow.types import Spec, flattened
 
-IN_MEMORY = "arrays in memory"
 LABELLED_AT_ONCE = 100_000
 """Rows of simulator states that a helper holds while it computes rewards."""
 
@@ -535,6 +538,46 @@ def over_seeds(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         )
     main = {row["variant"]: row for row in reversed(merged)}  # The first policy is the main one.
     return sorted(merged, key=lambda row: main[row["variant"]]["score"], reverse=True)
+
+
+def report(
+    runs: Sequence[Path | str] | Path | str,
+    out: Path | str = "report",
+    *,
+    on_file: Callable[[Path], None] = lambda _: None,
+) -> Report:
+    """Set runs beside the published numbers: tables, statistics, pictures, and a page that needs no network.
+
+    Args:
+        runs: folders of runs, folders above them, or patterns; any mix of tasks, agents and seeds, finished or not.
+        out: the report's folder; an earlier report there is replaced.
+        on_file: called with each file that was written.
+
+    Raises:
+        UserError: no run there, a damaged one, the same seed twice, or the folder cannot be written.
+    """
+    patterns = [runs] if isinstance(runs, Path | str) else list(runs)
+    folders = [RunFolder(path) for path in find_runs(patterns)]
+    return write_report(read_runs(folders, _published_settings), Path(out), on_file)
+
+
+def compare(run_a: Path | str, run_b: Path | str) -> Comparison:
+    """What differs between two runs of a task, in settings and in scores (paired by seed).
+
+    Raises:
+        UserError: no such run, a damaged one, or nothing that both have.
+    """
+    return compare_runs(RunFolder(Path(run_a)), RunFolder(Path(run_b)))
+
+
+def _published_settings(agent: str, task: Task, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Every setting that ``--preset published`` gives the task; GFP's other guidance has been tuned on its own."""
+    explicit = {}
+    if settings.get("guidance") == "advantage":
+        row = published_settings(f"{agent}-advantage", task.dataset)
+        explicit = {"guidance": "advantage", **row} if row else {}
+    resolved = resolve(agent, "published", task, explicit)
+    return {**to_json(resolved.train), **to_json(resolved.config)}
 
 
 def _check_online(agent: str, task: Task | None) -> None:

@@ -386,6 +386,50 @@ def _evaluate(command: str, argv: list[str]) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
+class _Report:
+    runs: Positional[tuple[str, ...]]
+    """Folders of runs, folders above them, or quoted patterns; any mix of tasks, agents and seeds, finished or not."""
+    out: Path = Path("report")
+    """The report's folder: index.html, table.md, table.tex, table.csv, statistics.md and plots/. It is replaced."""
+
+
+def _report(command: str, argv: list[str]) -> int:
+    arguments = _parse(_Report, command, argv)
+    from guidedflow import api
+    from guidedflow.results.table import as_terminal
+
+    report = api.report(arguments.runs, arguments.out)
+    console = _console()
+    console.print(as_terminal(report.table))
+    console.print(f"report: {report.path / 'index.html'}", soft_wrap=True)
+    return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Compare:
+    run_a: Positional[Path]
+    """A run's folder."""
+    run_b: Positional[Path]
+    """Another's, of the same task."""
+    json: bool = False
+    """Print JSON instead of tables."""
+
+
+def _compare(command: str, argv: list[str]) -> int:
+    arguments = _parse(_Compare, command, argv)
+    from guidedflow import api
+    from guidedflow.results.compare import as_terminal
+
+    comparison = api.compare(arguments.run_a, arguments.run_b)
+    if arguments.json:
+        rows = {name: [row._asdict() for row in getattr(comparison, name)] for name in ("differences", "results")}
+        _print_json({**rows, "notes": comparison.notes})
+    else:
+        _console().print(as_terminal(comparison, (str(arguments.run_a), str(arguments.run_b))))
+    return 0
+
+
+@dataclasses.dataclass(frozen=True)
 class _Generate:
     family: Positional[str]
     """A family of manipulation data: cube-{single,double,triple}, scene, puzzle-{3x3,4x4}, each -play or -noisy, and
@@ -679,6 +723,8 @@ def _print_json(value: Any) -> None:
 COMMANDS: dict[str, tuple[str, Callable[[str, list[str]], int]]] = {
     "train": ("train an agent on a task, or on your own arrays", _train),
     "evaluate": ("evaluate the policies of a run", _evaluate),
+    "report": ("set runs beside the published numbers: tables, statistics, plots, a page", _report),
+    "compare": ("show what differs between two runs, in settings and in scores", _compare),
     "data generate": (
         "make an OGBench data set with scripted oracles, or other data with a policy",
         _generate,

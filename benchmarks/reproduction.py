@@ -1,0 +1,147 @@
+"""Writes docs/reproduction.md: the commands that would reproduce the published table, what they cost, what was done.
+
+    python -m benchmarks.reproduction > docs/reproduction.md
+
+Rates and results are those of docs/benchmarks.md, steps and seeds those of the published protocol.
+"""
+
+import re
+from pathlib import Path
+
+from guidedflow.results import published
+from guidedflow.results.protocol import protocol
+from guidedflow.tasks import Task, published_settings, tasks
+from guidedflow.training.settings import resolve
+
+BENCHMARKS = (Path(__file__).parents[1] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+# Agent to the beginning of its row among the update rates at the published network size.
+RATE_ROWS = {
+    "gfp": r"`python -m benchmarks\.update --agents gfp --repeats 5` \(512 x 4\)",
+    "fql": r".* \(512 x 4\): FQL",
+    "rebrac": r"the same command: ReBRAC",
+    "iql": r"the same command: IQL",
+}
+QUICK_TASK = "cube-single-noisy-singletask-task1-v0"
+QUICK_ROWS = (("gfp", "GFP", "actor"), ("gfp-vabc", "", "VaBC"), ("fql", "FQL", "actor"), ("rebrac", "ReBRAC", "actor"))
+
+HEAD = """\
+# Reproducing the published table
+
+Made by `python -m benchmarks.reproduction > docs/reproduction.md`; a test compares the two.
+
+One row for each of the 27 categories. The runs of an AGENT on a category, and their report, are made by
+
+```sh
+for task in TASKS; do guidedflow data fetch "$task"; done
+for task in TASKS; do guidedflow train "$task" --agent AGENT --preset published --seeds 0 1 2 3 4 5 6 7; done
+guidedflow report runs --out report
+```
+
+with the row's tasks for TASKS (in braces, as bash expands them), and seeds 0 to 3 where pixels are seen. GFP's two
+policies come from the same runs. Data made by `guidedflow data generate` is not comparable.
+
+- **Updates**: tasks x seeds x steps, for each agent.
+- **H200**: not measured. No GPU has run this code yet.
+- **2 CPU cores**: updates divided by the rates in [benchmarks.md](benchmarks.md) ({rates}
+  updates a second); seeds train one after the other there. Evaluations are not counted. The rates were taken with 28
+  observed and 5 action dimensions and networks of 512 x 4, while IQL's published network is half as wide, and GFP's
+  tuned target `mean` integrates the flow more often than the measured `actor`. So these are orders of magnitude.
+- -: the published table has no such figure. (d): nobody published settings of the agent for some of the data, so its
+  defaults are used, and the row does not repeat what was published. (s): add `--steps 500000`; the defaults have more.
+
+| category | tasks | updates | H200 | {heads} |
+|---|---|---|---|{rules}|
+"""
+
+DONE = """
+The five pixel tasks (`visual-manipulation`) cannot be trained here yet.
+
+## What has been reproduced so far
+
+None of the 27 categories, by any agent: nothing has been trained with the published settings on the published data.
+What was run is far smaller and may not be compared with the published figures; `guidedflow report` says so of it.
+
+**{task}**, preset `quick`: 25,000 steps instead of 1,000,000, networks of 256 x 3, 100
+episodes of data generated here instead of 1000 published ones, 50 episodes an evaluation, one evaluation instead of the
+mean of three, 3 seeds instead of 8 (details in [benchmarks.md](benchmarks.md)):
+
+| agent | here, success | published, 8 seeds |
+|---|---|---|
+{quick}
+**door-human-v1**, preset `quick`: 25,000 steps instead of 500,000, one seed: score 0.0 for the actor and for VaBC
+(published: {door:.2f} and {door_vabc:.1f}).
+"""
+
+
+def rates() -> dict[str, float]:
+    """Updates a second on two cores, by agent."""
+    found = {}
+    for agent, start in RATE_ROWS.items():
+        row = re.search(rf"^\| {start} \| ([\d.]+) \[", BENCHMARKS, re.M)
+        if row is None:
+            raise SystemExit(f"docs/benchmarks.md: expected a row with the update rate of {agent}, found none")
+        found[agent] = float(row[1])
+    return found
+
+
+def braces(chosen: list[Task]) -> str:
+    """The tasks as bash's brace expansion writes them."""
+    ids = [task.id for task in chosen]
+    numbered = {re.sub(r"task\d", "task{1..5}", name) for name in ids}
+    if len(numbered) == 1 and len(ids) == 5:
+        return f"`{numbered.pop()}`"
+    return f"`{{{','.join(ids)}}}`"
+
+
+def hours(agent: str, chosen: list[Task], updates: int, rate: float) -> str:
+    """The cell of an agent: hours on two cores, and what to mind."""
+    if (agent, chosen[0].category) not in published().table:
+        return "-"
+    if not all(task.is_supported for task in chosen):
+        return "not yet"
+    marks = "" if all(published_settings(agent, task.dataset) for task in chosen) else " (d)"
+    resolved = {resolve(agent, "published", task, {}).train.steps for task in chosen}
+    marks += "" if resolved == {protocol(chosen[0]).steps} else " (s)"
+    return f"{updates / rate / 3600:,.0f} h{marks}"
+
+
+def rows() -> list[str]:
+    """The table's rows."""
+    categories: dict[str, list[Task]] = {}
+    for task in tasks():
+        categories.setdefault(task.category, []).append(task)
+    per_second, found = rates(), []
+    for category, chosen in categories.items():
+        wanted = protocol(chosen[0])
+        updates = len(chosen) * wanted.seeds * wanted.steps
+        cells = [category, braces(chosen), f"{updates / 1e6:,.0f} M", "not measured"]
+        cells += [hours(agent, chosen, updates, rate) for agent, rate in per_second.items()]
+        found.append(f"| {' | '.join(cells)} |\n")
+    return found
+
+
+def quick_rows() -> str:
+    """What docs/benchmarks.md says of the quick preset, beside the published scores of that task."""
+    table, text = BENCHMARKS.partition("## All algorithms")[2], ""
+    for method, name, policy in QUICK_ROWS:
+        row = re.search(rf"^\| {name} ?\| {policy} \|.*\| ([\d.]+)%[^|]*\|$", table, re.M)
+        if row is None:
+            raise SystemExit(f"docs/benchmarks.md: expected a row of {name or 'GFP'} {policy}, found none")
+        figure = published().figure(method, "ogbench/cube-single-noisy", [QUICK_TASK], 5)
+        text += f"| {method} | {row[1]}% | {f'{figure.mean:.1f}%' if figure else '-'} |\n"
+    return text
+
+
+def main() -> None:
+    shown = ", ".join(f"{agent} {rate:g}" for agent, rate in rates().items())
+    heads = " | ".join(f"{agent}, 2 cores" for agent in RATE_ROWS)
+    print(HEAD.format(rates=shown, heads=heads, rules="|".join(["---"] * len(RATE_ROWS))) + "".join(rows()), end="")
+    door = {
+        name: published().figure(method, "d4rl/adroit", ["door-human-v1"], 12).mean  # type: ignore[union-attr]
+        for name, method in (("door", "gfp"), ("door_vabc", "gfp-vabc"))
+    }
+    print(DONE.format(task=QUICK_TASK, quick=quick_rows(), **door), end="")
+
+
+if __name__ == "__main__":
+    main()
