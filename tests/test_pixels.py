@@ -345,6 +345,19 @@ def test_generated_pictures_are_the_environments_own(made):
 
 
 @needs_opengl
+@pytest.mark.parametrize("world", ["cube-double", "scene", "puzzle-3x3", "puzzle-4x4"])
+def test_the_other_visual_families_are_made_in_ogbenchs_format(world, tmp_path):
+    import ogbench
+
+    train, val = gf.generate(f"visual-{world}-play", directory=tmp_path, episodes=1, workers=2, steps=3)
+    assert npz.read(val)["observations"].shape == (3, 64, 64, 3)
+    loaded, _ = ogbench.make_env_and_datasets(f"visual-{world}-play-v0", dataset_path=str(train), dataset_only=True)
+    np.testing.assert_array_equal(loaded["observations"], npz.read(train)["observations"][:-1])
+    dataset = gf.load_dataset(f"visual-{world}-play-singletask-task1-v0", tmp_path)
+    assert (dataset.size, dataset.is_on_disk, dataset.spec.observation_shape) == (2, True, (64, 64, 9))
+
+
+@needs_opengl
 def test_a_visual_task_is_loaded_trained_on_and_continued(made, tmp_path):
     dataset = gf.load_dataset(TASK, made)
     assert dataset.spec.observation_shape == find_task(TASK).observation_shape == (64, 64, 9)
