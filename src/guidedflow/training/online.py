@@ -182,6 +182,7 @@ class Interaction:
             return
         seeds = [derived_seed(member.seed, "online", step) for member in self._members]
         outcomes = self._env.exchange([Reset(seed) if new else None for seed, new in zip(seeds, begun, strict=True)])
+        self._observations = self._observations.copy()  # The last update may still be reading them: no copy was made.
         for i, outcome in enumerate(outcomes):
             if outcome is not None:
                 self._observations[i] = outcome.observation
