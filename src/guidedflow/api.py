@@ -46,7 +46,7 @@ from guidedflow.training.settings import (
     resolve,
     to_json,
 )
-from guidedflow.training.stack import init_agents, select
+from guidedflow.training.stack import device_names, init_agents, select
 from guidedflow.training.stream import stays_on_disk
 from guidedflow.types import Spec, flattened
 
@@ -285,7 +285,7 @@ def train(
     made = made_by(Path(data_source)) if data_source != IN_MEMORY else None
     folder = RunFolder.create(
         Path(run_dir) if run_dir is not None else _new_run_dir(name, agent, preset),
-        {**_run_config(known_task, preset, resolved, dataset, data_source, made), "sweep": sweep},
+        {**_run_config(known_task, preset, resolved, dataset, data_source, made, len(trained)), "sweep": sweep},
     )
     if made is not None and "stand_in" in made:
         on_notice(f"{data_source}: {made['algorithm']}")
@@ -669,6 +669,7 @@ def _run_config(
     dataset: Dataset,
     source: str,
     made: dict[str, Any] | None,
+    member_count: int,
 ) -> dict[str, Any]:
     return {
         "task": task.id if task else None,
@@ -686,7 +687,7 @@ def _run_config(
             "made_by": made,
         },
         "versions": versions(),
-        "device": str(jax.devices()[0]),
+        "device": device_names(member_count),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 

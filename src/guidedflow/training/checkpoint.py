@@ -10,6 +10,7 @@ from typing import Any, Self, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
+from jax.sharding import SingleDeviceSharding
 from orbax.checkpoint import checkpoint_managers as policies
 
 from guidedflow.errors import UserError
@@ -79,13 +80,15 @@ class Checkpoints:
         return self._manager.best_step() or self.latest()
 
     def restore(self, step: int, name: str, like: _T) -> _T:
-        """One pytree saved at a step, in the shapes and types of ``like``.
+        """One pytree saved at a step, in the shapes and types of ``like`` and on its devices, wherever it was saved.
+
+        Shapes without a device are restored to the first.
 
         Raises:
             UserError: the checkpoint is missing, damaged, or of another shape.
         """
         try:
-            wanted = {name: ocp.args.StandardRestore(jax.eval_shape(lambda: like))}
+            wanted = {name: ocp.args.StandardRestore(jax.tree.map(_placed, like))}
             return self._manager.restore(step, args=ocp.args.Composite(**wanted))[name]
         except Exception as error:
             others = ", ".join(str(other) for other in self.steps() if other != step) or "none"
@@ -108,6 +111,11 @@ class Checkpoints:
         last = self.latest()
         kept = f"the last whole checkpoint is at step {last}" if last is not None else "there is no earlier one"
         return UserError(f"{self.directory}: the checkpoint could not be written ({_reason(error)}); {kept}")
+
+
+def _placed(leaf: jax.Array | jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    sharding = leaf.sharding or SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
 def _make_sure_of_room(directory: Path, size: int) -> None:

@@ -29,7 +29,7 @@ from guidedflow.training.evaluate import evaluate, summarize
 from guidedflow.training.online import Interaction
 from guidedflow.training.record import RunFolder, Tracker
 from guidedflow.training.settings import Member, TrainSettings
-from guidedflow.training.stack import init_agents, member_keys, over_members, select
+from guidedflow.training.stack import init_agents, member_keys, on_all_devices, over_members, select
 from guidedflow.training.stream import Stream, stays_on_disk, step_keys
 from guidedflow.types import Spec
 
@@ -83,7 +83,9 @@ def run_chunk(
     resumed leaves no trace.
     """
 
-    def train_one(agent: Agent, key: Key[Array, ""]) -> tuple[Agent, dict[str, Array]]:
+    def train_one(
+        agent: Agent, key: Key[Array, ""], dataset: Dataset, start: Int[Array, ""]
+    ) -> tuple[Agent, dict[str, Array]]:
         def one_step(agent: Agent, step: Int[Array, ""]) -> tuple[Agent, dict[str, Array]]:
             batch_key, update_key, crop_key = step_keys(key, step)
             batch = random_crops(dataset.sample(batch_key, batch_size), crop_key, crop_probability)
@@ -91,7 +93,7 @@ def run_chunk(
 
         return jax.lax.scan(one_step, agent, start + jnp.arange(length))
 
-    return over_members(train_one, agents, keys)
+    return over_members(train_one, agents, keys, shared=(dataset, start))
 
 
 def fit(
@@ -183,7 +185,7 @@ def train(
             )
             stack.enter_context(stream)
         else:
-            device_data = dataset.to_device()
+            device_data = on_all_devices(dataset.to_device(), len(members))
         evaluator = None
         if task is not None and settings.eval_episodes:
             evaluator = stack.enter_context(Evaluator(task, dataset.spec, members, settings, workers))

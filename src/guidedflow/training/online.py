@@ -14,7 +14,7 @@ from guidedflow.data.dataset import Dataset
 from guidedflow.envs.vector import Reset, VectorEnv
 from guidedflow.seeding import derived_seed
 from guidedflow.training.settings import Member, TrainSettings
-from guidedflow.training.stack import over_members
+from guidedflow.training.stack import on_own_devices, over_members
 from guidedflow.types import Batch, Spec
 
 
@@ -103,10 +103,10 @@ def explore(
 ) -> Float[Array, "members act"]:
     """One action for each member."""
 
-    def act(agent: Agent, observation: Array, key: Key[Array, ""]) -> Array:
+    def act(agent: Agent, observation: Array, key: Key[Array, ""], step: Array) -> Array:
         return agent.exploration()(observation[None], _keys(key, step)[0])[0]
 
-    return over_members(act, agents, observations, keys)
+    return over_members(act, agents, observations, keys, shared=(step,))
 
 
 @functools.partial(jax.jit, static_argnames=("batch_size", "balanced"), donate_argnames=("agents", "buffers"))
@@ -123,13 +123,15 @@ def store_and_update(
 ) -> tuple[Agent, Buffer, dict[str, Float[Array, " members"]]]:
     """Put each member's newest row into its buffer and update it once."""
 
-    def one(agent: Agent, buffer: Buffer, row: Row, key: Key[Array, ""]) -> tuple[Agent, Buffer, dict[str, Array]]:
+    def one(
+        agent: Agent, buffer: Buffer, row: Row, key: Key[Array, ""], dataset: Dataset, step: Int[Array, ""]
+    ) -> tuple[Agent, Buffer, dict[str, Array]]:
         _, batch_key, update_key = _keys(key, step)
         buffer = buffer.with_row(row)
         agent, metrics = agent.update(sample(dataset, buffer, batch_key, batch_size, balanced), update_key)
         return agent, buffer, metrics
 
-    return over_members(one, agents, buffers, rows, keys)
+    return over_members(one, agents, buffers, rows, keys, shared=(dataset, step))
 
 
 def _keys(key: Key[Array, ""], step: Int[Array, ""]) -> Key[Array, "3"]:
@@ -145,7 +147,7 @@ class Interaction:
     """
 
     def __init__(self, env: VectorEnv, spec: Spec, members: Sequence[Member], settings: TrainSettings):
-        self.buffers = Buffer.empty(spec, settings.online_steps, len(members))
+        self.buffers = on_own_devices(Buffer.empty(spec, settings.online_steps, len(members)))
         self._env = env
         self._spec = spec
         self._members = members
@@ -182,6 +184,7 @@ class Interaction:
             return
         seeds = [derived_seed(member.seed, "online", step) for member in self._members]
         outcomes = self._env.exchange([Reset(seed) if new else None for seed, new in zip(seeds, begun, strict=True)])
+        self._observations = self._observations.copy()  # The last update may still be reading them: no copy was made.
         for i, outcome in enumerate(outcomes):
             if outcome is not None:
                 self._observations[i] = outcome.observation

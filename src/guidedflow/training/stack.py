@@ -1,10 +1,15 @@
-"""Agents that train at once: one pytree with a leading axis of members, each a variant of the settings with a seed."""
+"""Agents that train at once: one pytree with a leading axis of members, each a variant of the settings with a seed.
+
+Where the process sees several devices, the members are spread over them, and what all of them read is copied to each.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Key
 
 from guidedflow.agents import AGENTS, Agent
@@ -14,11 +19,35 @@ from guidedflow.training.compilation import keep_compiled_programs
 from guidedflow.training.settings import Member
 from guidedflow.types import Spec
 
+AXIS = "members"
 _T = TypeVar("_T")
 
 
+def devices_of(count: int) -> list[jax.Device]:
+    """The devices that ``count`` members are spread over: as many as there are that divide them evenly."""
+    devices = jax.local_devices()
+    used = max(n for n in range(1, min(count, len(devices)) + 1) if count % n == 0)
+    return devices[:used]
+
+
+def device_names(count: int) -> str:
+    """What ``count`` members train on, for the run's records: the device, or how many and which."""
+    names = [str(device) for device in devices_of(count)]
+    return names[0] if len(names) == 1 else f"{len(names)} devices: {', '.join(names)}"
+
+
+def on_own_devices(stacked: _T) -> _T:
+    """Arrays with a leading axis of members, each member's on its device. On one device they stay where they are."""
+    return _put(stacked, _count(stacked), PartitionSpec(AXIS))
+
+
+def on_all_devices(shared: _T, members: int) -> _T:
+    """What every member reads, copied to each device that any of them is on."""
+    return _put(shared, members, PartitionSpec())
+
+
 def init_agents(agent: str, members: Sequence[Member], spec: Spec) -> Agent:
-    """One agent a member, stacked along a leading axis of every array.
+    """One agent a member, stacked along a leading axis of every array, each on its device.
 
     Raises:
         UserError: a setting is outside its range, or nothing can be learned from observations of these shapes.
@@ -28,28 +57,69 @@ def init_agents(agent: str, members: Sequence[Member], spec: Spec) -> Agent:
     for member in members:
         check(member.config)
     configs = jax.tree.map(lambda *values: jnp.array(values, jnp.float32), *(member.config for member in members))
-    keys = member_keys(members, "init")
+    keys = _keys(members, "init")
     agents = jax.jit(jax.vmap(lambda config, key: AGENTS[agent].build(config, spec, key)))(configs, keys)
     # A target may start as the very array that it follows; the loop donates each array, so each must be its own.
-    return jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))(agents)
+    return on_own_devices(jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))(agents))
 
 
 def member_keys(members: Sequence[Member], purpose: str) -> Key[Array, " members"]:
     """One key a member, a function of its seed: variants with the same seed see the same batches and noise."""
-    return jnp.stack([jax.random.key(derived_seed(member.seed, purpose)) for member in members])
+    return on_own_devices(_keys(members, purpose))
 
 
 def select(stacked: _T, index: int) -> _T:
-    """One member out of the stack."""
-    return jax.tree.map(lambda leaf: leaf[index], stacked)
+    """One member out of the stack, on one device."""
+    devices = devices_of(_count(stacked))
+    one = jax.tree.map(lambda leaf: leaf[index], stacked)
+    return one if len(devices) == 1 else jax.device_put(one, devices[0])
 
 
-def over_members(function: Callable[..., _T], *stacked: Any) -> _T:
-    """``function`` of each member's arguments, in a compiled program.
+def over_members(function: Callable[..., _T], *stacked: Any, shared: tuple[Any, ...] = ()) -> _T:
+    """``function`` of each member's arguments, and of what all share, in a compiled program.
 
     On CPU one after the other: a core has nothing to gain from wider products, and conditions stay conditions.
-    On an accelerator side by side.
+    On an accelerator side by side. Each of several devices runs the program of its own members.
+
+    Args:
+        function: of one member's part of each of ``stacked``, and then of ``shared``. With several devices it cannot
+            close over arrays.
+        stacked: pytrees with a leading axis of members.
+        shared: pytrees that every member reads whole.
     """
-    if jax.default_backend() == "cpu":
-        return jax.lax.map(lambda one: function(*one), stacked)
-    return jax.vmap(function)(*stacked)
+
+    def here(stacked: tuple[Any, ...], shared: tuple[Any, ...]) -> _T:
+        if jax.default_backend() == "cpu":
+            return jax.lax.map(lambda one: function(*one, *shared), stacked)
+        return jax.vmap(lambda *one: function(*one, *shared))(*stacked)
+
+    devices = devices_of(_count(stacked))
+    if len(devices) == 1:
+        return here(stacked, shared)
+    # Members never exchange anything, so there is nothing for JAX to check in how values vary between devices.
+    mapped = jax.shard_map(
+        here,
+        mesh=_mesh(devices),
+        in_specs=(PartitionSpec(AXIS), PartitionSpec()),
+        out_specs=PartitionSpec(AXIS),
+        check_vma=False,
+    )
+    return mapped(stacked, shared)
+
+
+def _keys(members: Sequence[Member], purpose: str) -> Key[Array, " members"]:
+    return jnp.stack([jax.random.key(derived_seed(member.seed, purpose)) for member in members])
+
+
+def _count(stacked: Any) -> int:
+    return jax.tree.leaves(stacked)[0].shape[0]
+
+
+def _mesh(devices: Sequence[jax.Device]) -> Mesh:
+    return Mesh(np.array(devices), (AXIS,))
+
+
+def _put(tree: _T, members: int, spec: PartitionSpec) -> _T:
+    devices = devices_of(members)
+    # None: the default device for what is on the host; what is on a device already stays there.
+    return jax.device_put(tree, NamedSharding(_mesh(devices), spec) if len(devices) > 1 else None)

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int, Key
 from guidedflow.agents import Agent
 from guidedflow.data.augment import random_crops
 from guidedflow.data.dataset import Dataset, Window, sample_indices
-from guidedflow.training.stack import over_members
+from guidedflow.training.stack import on_own_devices, over_members
 
 PIECE_BYTES = 2**27
 """How much is read and learned from at once; three pieces are in memory at a time."""
@@ -112,23 +112,25 @@ class Stream:
                 self._ahead.append((step, self._reader.submit(self.read, step)))
 
     def read(self, step: int) -> Window:
-        """The batches of a piece: arrays of (members, steps, B, ...) on the device."""
+        """The batches of a piece: arrays of (members, steps, B, ...), each member's on its device."""
         indices = _indices(self._keys, jnp.int32(step), self._dataset.size, self._batch_size, self.piece)
         rows = np.asarray(self._dataset.transitions)[np.asarray(indices)]
         window = self._dataset.window(rows.ravel())
         shaped = (np.asarray(leaf).reshape(*rows.shape, *leaf.shape[1:]) for leaf in window)
-        return Window(*jax.device_put(tuple(shaped)))
+        return Window(*on_own_devices(tuple(shaped)))
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))
 def _indices(
     keys: Key[Array, " members"], start: Int[Array, ""], size: int, batch_size: int, length: int
 ) -> Int[Array, "members length B"]:
-    def one(key: Array, step: Array) -> Array:
-        return sample_indices(step_keys(key, step)[0], size, batch_size)
+    def one(key: Array, start: Array) -> Array:
+        def batch(step: Array) -> Array:
+            return sample_indices(step_keys(key, step)[0], size, batch_size)
 
-    steps = start + jnp.arange(length)
-    return jax.vmap(lambda key: jax.vmap(functools.partial(one, key))(steps))(keys)
+        return jax.vmap(batch)(start + jnp.arange(length))
+
+    return over_members(one, keys, shared=(start,))
 
 
 @functools.partial(jax.jit, static_argnames="crop_probability", donate_argnames="agents")
@@ -142,7 +144,9 @@ def run_piece(
 ) -> tuple[Agent, dict[str, Float[Array, "members length"]]]:
     """One update of every agent with each of its batches."""
 
-    def train_one(agent: Agent, windows: Window, key: Key[Array, ""]) -> tuple[Agent, dict[str, Array]]:
+    def train_one(
+        agent: Agent, windows: Window, key: Key[Array, ""], start: Int[Array, ""]
+    ) -> tuple[Agent, dict[str, Array]]:
         def one_step(agent: Agent, item: tuple[Window, Array]) -> tuple[Agent, dict[str, Array]]:
             window, step = item
             _, update_key, crop_key = step_keys(key, step)
@@ -151,4 +155,4 @@ def run_piece(
         steps = start + jnp.arange(windows.rewards.shape[0])
         return jax.lax.scan(one_step, agent, (windows, steps))
 
-    return over_members(train_one, agents, windows, keys)
+    return over_members(train_one, agents, windows, keys, shared=(start,))

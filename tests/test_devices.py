@@ -1,0 +1,197 @@
+"""Several devices: the members are spread over them, and each learns to the bit what it learns on one.
+
+JAX reads the number of devices once a process, so runs on several are made by processes of their own. The networks are
+tiny for another reason, too: XLA has a thread for every simulated device, and how it sums up a large product depends on
+the number of threads.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from conftest import own_arrays, train_until_killed
+
+import guidedflow as gf
+from guidedflow.agents.rebrac import ReBRACConfig
+from guidedflow.api import _load_agents
+from guidedflow.envs.vector import Outcome, Reset
+from guidedflow.training import loop, stack, stream
+from guidedflow.training.online import Interaction
+from guidedflow.training.record import RunFolder
+from guidedflow.training.settings import Member, TrainSettings
+from guidedflow.training.stack import device_names, devices_of, init_agents, member_keys, select
+
+COMMON = {"hidden": (8,), "batch_size": 16, "log_every": 10, "save_every": 10, "steps": 20}
+GFP = {**COMMON, "agent": "gfp", "flow_steps": 2}
+RUNS = {
+    "gfp": {**GFP, "seeds": (0, 1, 2, 3)},
+    "rebrac": {**COMMON, "agent": "rebrac", "seeds": (0, 1, 2, 3)},
+    "six": {**COMMON, "agent": "bc", "flow_steps": 2, "seeds": range(6)},
+    "sweep": {**GFP, "seeds": (0, 1), "sweep": {"alpha": (0.3, 3.0)}},
+    "stream": {**COMMON, "agent": "bc", "flow_steps": 2, "seeds": (0, 1, 2, 3)},
+}
+
+
+def dataset() -> gf.Dataset:
+    return gf.Dataset.from_arrays(**own_arrays())
+
+
+def mapped_dataset(path: Path) -> gf.Dataset:
+    """The same with observations that stay on the disk."""
+    fields = own_arrays()
+    np.save(path, fields["observations"].astype(np.float32))
+    return gf.Dataset.from_arrays(**{**fields, "observations": np.load(path, mmap_mode="r")})
+
+
+def data_of(name: str, folder: Path) -> gf.Dataset:
+    return mapped_dataset(folder / "observations.npy") if name == "stream" else dataset()
+
+
+def trained(run: Path) -> list[np.ndarray]:
+    agents, *_ = _load_agents(RunFolder(run), "latest")
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(agents)]
+
+
+def assert_identical(a: list[np.ndarray], b: list[np.ndarray]) -> None:
+    for x, y in zip(a, b, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+class Clock:
+    """Environments that show how long they have run; an episode takes three steps."""
+
+    def __init__(self, slots: int):
+        self.time = np.zeros(slots)
+
+    def exchange(self, commands):
+        outcomes = []
+        for slot, command in enumerate(commands):
+            self.time[slot] = 0 if isinstance(command, Reset) else self.time[slot] + (command is not None)
+            seen = np.full(4, self.time[slot], np.float32)
+            outcomes.append(None if command is None else Outcome(seen, -1.0, self.time[slot] == 3, False, 0.0, None))
+        return outcomes
+
+
+def interact() -> tuple[Interaction, list[np.ndarray]]:
+    """Six online steps of four members."""
+    members = [Member("", seed, ReBRACConfig(hidden=(8,))) for seed in range(4)]
+    data = dataset()
+    settings = TrainSettings(steps=10, log_every=10, save_every=10, online_steps=10, batch_size=8)
+    interaction = Interaction(Clock(4), data.spec, members, settings)
+    device_data = stack.on_all_devices(data.to_device(), len(members))
+    agents = init_agents("rebrac", members, data.spec)
+    agents, _ = interaction.run_chunk(agents, device_data, member_keys(members, "train"), 10, 6)
+    return interaction, [np.asarray(leaf) for leaf in jax.tree.leaves((agents, interaction.buffers))]
+
+
+def devices_under(tree: object) -> int:
+    """How many devices hold a part of each array, and none of them the whole."""
+    (count,) = {len(leaf.sharding.device_set) for leaf in jax.tree.leaves(tree)}
+    assert count == 1 or not any(leaf.is_fully_replicated for leaf in jax.tree.leaves(tree))
+    return count
+
+
+def on_four(folder: Path) -> None:
+    """Every run, on four devices; what is only to be seen from inside is checked here."""
+    warnings.simplefilter("error")  # A donated array that could not be used again, for instance.
+    assert len(jax.devices()) == 4
+    used = []
+    for module, name in ((loop, "run_chunk"), (stream, "run_piece")):
+        compiled = getattr(module, name)
+
+        def watched(agents, second, *more, compiled=compiled, **options):
+            data, windows = (second, None) if isinstance(second, gf.Dataset) else (None, second)
+            used.append(devices_under(agents))
+            assert windows is None or devices_under(windows) == used[-1]
+            assert data is None or {len(leaf.sharding.device_set) for leaf in jax.tree.leaves(data)} == {used[-1]}
+            found, metrics = compiled(agents, second, *more, **options)
+            assert devices_under(found) == used[-1]
+            if len(used) == 1:  # After it, a checkpoint that is being written holds on to the arrays.
+                assert all(leaf.is_deleted() for leaf in jax.tree.leaves(agents))
+            return found, metrics
+
+        setattr(module, name, watched)
+    devices = {}
+    for name, settings in RUNS.items():
+        gf.train(dataset=data_of(name, folder), run_dir=folder / name, **settings)
+        (devices[name],) = set(used)
+        used.clear()
+    train_until_killed(10, dataset=dataset(), run_dir=folder / "cut", **RUNS["rebrac"])
+    interaction, values = interact()
+    devices["online"] = devices_under(interaction.buffers)
+    np.savez(folder / "online.npz", *values)
+    (folder / "devices.json").write_text(json.dumps(devices))
+
+    assert [len(devices_of(count)) for count in (1, 2, 3, 4, 5, 6, 7, 8, 9, 15)] == [1, 2, 3, 4, 1, 3, 1, 4, 3, 3]
+    agents = init_agents("rebrac", [Member("", seed, ReBRACConfig(hidden=(8,))) for seed in range(4)], dataset().spec)
+    one = select(agents, 2)
+    assert devices_under(one) == 1
+    assert_identical(jax.tree.leaves(one), [np.asarray(leaf)[2] for leaf in jax.tree.leaves(agents)])
+
+
+def resume_on_two(folder: Path) -> None:
+    """Continue every run in the folder on two devices."""
+    warnings.simplefilter("error")
+    assert len(jax.devices()) == 2
+    for run in folder.iterdir():
+        gf.resume(run, dataset=dataset())
+
+
+def start(devices: int, call: str, path: Path) -> None:
+    """Call a function of this module in a process that sees so many devices."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+    code = f"import sys, pathlib, test_devices; test_devices.{call}(pathlib.Path(sys.argv[1]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)],
+        cwd=Path(__file__).parent,
+        env={**os.environ, "XLA_FLAGS": flags},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def four(tmp_path_factory) -> Path:
+    """The folder of the runs made on four devices."""
+    folder = tmp_path_factory.mktemp("four")
+    start(4, "on_four", folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_members_on_several_devices_learn_what_they_learn_on_one(name, four, tmp_path):
+    assert len(jax.devices()) == 1
+    one = gf.train(dataset=data_of(name, tmp_path), run_dir=tmp_path / "one", **RUNS[name])
+    assert_identical(trained(one.path), trained(four / name))
+    used = 3 if name == "six" else 4
+    assert json.loads((four / "devices.json").read_text())[name] == used
+    assert RunFolder(four / name).config()["device"].startswith(f"{used} devices: ")
+    assert RunFolder(one.path).config()["device"] == device_names(len(RUNS[name]["seeds"])) == str(jax.devices()[0])
+
+
+def test_online_each_members_buffer_is_on_its_device(four):
+    assert json.loads((four / "devices.json").read_text())["online"] == 4
+    with np.load(four / "online.npz") as saved:
+        assert_identical(interact()[1], list(saved.values()))
+
+
+def test_a_run_is_continued_on_another_number_of_devices(four, tmp_path):
+    shutil.copytree(four / "cut", tmp_path / "from four to one")
+    gf.resume(tmp_path / "from four to one", dataset=dataset())
+
+    shutil.copytree(four / "cut", tmp_path / "two" / "from four")
+    train_until_killed(10, dataset=dataset(), run_dir=tmp_path / "two" / "from one", **RUNS["rebrac"])
+    start(2, "resume_on_two", tmp_path / "two")
+
+    for run in ("from four to one", "two/from four", "two/from one"):
+        assert_identical(trained(tmp_path / run), trained(four / "rebrac"))
