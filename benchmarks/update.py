@@ -1,167 +1,266 @@
 """How fast agents train, against what the machine's matrix products alone would take.
 
     python -m benchmarks.update --agents gfp --hidden 512 512 512 512
+    python -m benchmarks.update --profile
 
 The floor is the sum, over every matrix product of one update, of the time that this product takes alone on this
-machine, measured in the same run. Rates are medians of repeated chunks, compilation apart; rates on a shared machine
-wander, so quote the fraction of the floor.
+machine, measured in the same run. Rates are medians of repeated chunks with their extremes, compilation apart; rates
+on a shared machine wander, so quote the fraction of the floor.
+
+With ``--profile``: where the time of one update of GFP goes. Each part is compiled alone, so the parts do not add up to
+the whole: what XLA fuses or shares across parts is counted in each of them, and a part whose weights stand still spares
+what follows from a change of them.
 """
 
-import collections
 import dataclasses
-import json
+import functools
 import statistics
-import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
+import optax
+from jaxtyping import Array
 
-from guidedflow.agents import AGENTS
+from benchmarks.common import elapsed, parse, report, run, spread
+from benchmarks.floor import floor_seconds, gflop, matrix_products
+from guidedflow.agents import AGENTS, find_agent, gfp
+from guidedflow.agents.agent import adam_step
 from guidedflow.data.dataset import Dataset
+from guidedflow.nn.actor import NoiseActor
+from guidedflow.nn.critic import aggregate, critic_loss
+from guidedflow.nn.flow import Noise, integrate
+from guidedflow.settings import Count, Sizes, build
 from guidedflow.training.loop import run_chunk
-from guidedflow.training.settings import Member
-from guidedflow.training.stack import init_agents, member_keys
-
-Shape = tuple[int, int, int, int]
-"""A product's batch, rows, columns and inner size."""
+from guidedflow.training.settings import Member, TrainSettings
+from guidedflow.training.stack import init_agents, member_keys, over_members, select
+from guidedflow.types import Batch
 
 
 @dataclasses.dataclass(frozen=True)
-class Arguments:
+class Setup:
+    """What is trained, and for how long."""
+
+    hidden: Sizes = (512, 512, 512, 512)
+    """Hidden layer sizes."""
+    batch_size: Count = 256
+    """Transitions an update."""
+    rows: Count = 20_000
+    """Steps in the data, which are random numbers."""
+    observation_size: Count = 28
+    """n."""
+    action_size: Count = 5
+    """d."""
+    seeds: Count = 1
+    """Seeds that train at once."""
+    target_agg: str | None = None
+    """GFP's target; None: its default."""
+    chunk: Count = 40
+    """Updates a call."""
+    repeats: Count = 7
+    """Calls measured."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments(Setup):
     """Measure update rates."""
 
     agents: tuple[str, ...] = tuple(AGENTS)
     """Names of the agents."""
-    hidden: tuple[int, ...] = (512, 512, 512, 512)
-    """Hidden layer sizes."""
-    batch_size: int = 256
-    """Transitions an update."""
-    observation_size: int = 28
-    """n."""
-    action_size: int = 5
-    """d."""
-    seeds: int = 1
-    """Seeds that train at once."""
-    target_agg: str | None = None
-    """GFP's target; None: its default."""
-    chunk: int = 40
-    """Updates a call."""
-    repeats: int = 7
-    """Calls measured."""
+    profile: bool = False
+    """Show the parts of one update of GFP, one seed, instead."""
     json: bool = False
     """Print JSON instead of a table."""
 
 
 def main() -> None:
-    arguments = tyro.cli(Arguments)
-    results = [measure(name, arguments) for name in arguments.agents]
-    if arguments.json:
-        print(json.dumps({"device": str(jax.devices()[0].device_kind), "results": results}, indent=2))
-        return
-    print(f"device {jax.devices()[0].device_kind}, hidden {arguments.hidden}, batch {arguments.batch_size}")
-    for row in results:
-        print(
-            f"{row['agent']:8} {row['seed_updates_per_second']:8.1f} seed-updates/s "
-            f"[{row['slowest']:.1f}, {row['fastest']:.1f}]  {row['gflop_per_update']:6.2f} GFLOP/update  "
-            f"{row['gflops']:7.1f} of {row['floor_gflops']:7.1f} GFLOP/s: {row['fraction_of_floor']:.2f} of the floor  "
-            f"compiled in {row['compile_seconds']:.1f} s"
-        )
+    arguments = parse(Arguments)
+    rows = profile(arguments) if arguments.profile else [measure(name, arguments) for name in arguments.agents]
+    settings = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(Setup)}
+    report({"device": jax.devices()[0].device_kind, **settings, "json": arguments.json}, rows)
 
 
-def measure(name: str, arguments: Arguments) -> dict[str, Any]:
-    rng = np.random.default_rng(0)
-    n = 20_000
-    dataset = Dataset.from_arrays(
-        rng.normal(size=(n, arguments.observation_size)),
-        rng.uniform(-1, 1, (n, arguments.action_size)),
-        -np.ones(n),
-        np.zeros(n, bool),
-        np.arange(1, n + 1) % 1000 == 0,
-    ).to_device()
-    changes = {"hidden": arguments.hidden, "target_agg": arguments.target_agg}
-    fields = {field.name for field in dataclasses.fields(AGENTS[name].config_class)}
-    known = {k: v for k, v in changes.items() if k in fields and v is not None}
-    config = AGENTS[name].config_class(**known)
-    members = [Member("", seed, config) for seed in range(arguments.seeds)]
-    agents = init_agents(name, members, dataset.spec)
-    keys = member_keys(members, "train")
-    sizes = {"batch_size": arguments.batch_size, "length": arguments.chunk}
+def measure(name: str, setup: Setup) -> dict[str, Any]:
+    """Rates of one agent. All seeds' updates are ``updates``; each seed's counts in ``seed_updates``."""
+    dataset = random_data(setup)
+    agents, keys = fresh_agents(name, setup, dataset)
+    options = {
+        "batch_size": setup.batch_size,
+        "crop_probability": TrainSettings.crop_probability,
+        "length": setup.chunk,
+    }
 
-    one = jax.tree.map(lambda leaf: leaf[0], agents)
-    jaxpr = jax.make_jaxpr(lambda agent, key: agent.update(dataset.sample(key, arguments.batch_size), key))(
-        one, keys[0]
-    )
-    products = matrix_products(jaxpr.jaxpr)
+    def update(agent: Any, key: Any) -> Any:
+        return agent.update(dataset.sample(key, setup.batch_size), key)
 
-    began = time.perf_counter()
-    agents, _ = jax.block_until_ready(run_chunk(agents, dataset, keys, jnp.int32(0), **sizes))
-    first_call = time.perf_counter() - began
-    seconds = []
-    floors = []
-    for repeat in range(arguments.repeats):
-        began = time.perf_counter()
-        agents, _ = jax.block_until_ready(run_chunk(agents, dataset, keys, jnp.int32(repeat), **sizes))
-        seconds.append((time.perf_counter() - began) / arguments.chunk / arguments.seeds)
-        floors.append(sum(count * time_product(shape) for shape, count in products.items()))
-    gflop = sum(2e-9 * count * np.prod(shape) for shape, count in products.items())
-    second, floor = statistics.median(seconds), statistics.median(floors)
+    products = matrix_products(jax.make_jaxpr(lambda *stacked: over_members(update, *stacked))(agents, keys).jaxpr)
+
+    def train(start: int) -> None:
+        nonlocal agents
+        agents, _ = jax.block_until_ready(run_chunk(agents, dataset, keys, jnp.int32(start), **options))
+
+    first_call = elapsed(lambda: train(0))
+    seconds, floors = [], []
+    for repeat in range(setup.repeats):  # Side by side, since a shared machine is not equally fast all the time.
+        start = (repeat + 1) * setup.chunk
+        seconds.append(elapsed(functools.partial(train, start)) / setup.chunk)
+        floors.append(floor_seconds(products))
+    work = gflop(products)
     return {
         "agent": name,
-        "hidden": list(arguments.hidden),
-        "seeds": arguments.seeds,
-        "seed_updates_per_second": 1 / second,
-        "slowest": 1 / max(seconds),
-        "fastest": 1 / min(seconds),
-        "gflop_per_update": float(gflop),
-        "gflops": float(gflop / second),
-        "floor_gflops": float(gflop / floor),
-        "fraction_of_floor": floor / second,
-        "compile_seconds": first_call - second * arguments.chunk * arguments.seeds,
+        "updates_per_second": spread(1 / second for second in seconds),
+        "seed_updates_per_second": spread(setup.seeds / second for second in seconds),
+        "gflop_per_update": work / setup.seeds,
+        "gflops": spread(work / second for second in seconds),
+        "gemm_gflops": spread(work / floor for floor in floors),
+        "fraction_of_floor": spread(floor / second for floor, second in zip(floors, seconds, strict=True)),
+        "compile_seconds": first_call - statistics.median(seconds) * setup.chunk,
     }
 
 
-def matrix_products(jaxpr: Any, times: int = 1) -> collections.Counter[Shape]:
-    """How often each shape of matrix product is computed, loops of known length included."""
-    found: collections.Counter[Shape] = collections.Counter()
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "dot_general":
-            (contract, _), (batch, _) = equation.params["dimension_numbers"]
-            left, right = (variable.aval.shape for variable in equation.invars)
-            inner = int(np.prod([left[i] for i in contract]))
-            together = int(np.prod([left[i] for i in batch]))
-            rows = int(np.prod(left)) // inner // together
-            found[together, rows, int(np.prod(right)) // inner // together, inner] += times
-        inner_times = times * equation.params.get("length", 1) if equation.primitive.name == "scan" else times
-        for value in equation.params.values():
-            inner_jaxpr = getattr(value, "jaxpr", value)
-            if hasattr(inner_jaxpr, "eqns"):
-                found += matrix_products(inner_jaxpr, inner_times)
-    return found
+def random_data(setup: Setup) -> Dataset:
+    """Episodes of a thousand steps, on the device."""
+    rng, n = np.random.default_rng(0), setup.rows
+    return Dataset.from_arrays(
+        rng.standard_normal((n, setup.observation_size), np.float32),
+        2 * rng.random((n, setup.action_size), np.float32) - 1,
+        -np.ones(n, np.float32),
+        np.zeros(n, bool),
+        np.arange(1, n + 1) % 1000 == 0,
+    ).to_device()
 
 
-_TIMERS: dict[Shape, Any] = {}
-PRODUCTS_A_CALL = 8
+def fresh_agents(name: str, setup: Setup, dataset: Dataset) -> tuple[Any, Any]:
+    """As many as there are seeds, stacked, and their keys."""
+    config_class: Any = find_agent(name).config_class
+    wanted = {"hidden": setup.hidden, "target_agg": setup.target_agg}
+    fields = {field.name for field in dataclasses.fields(config_class)}
+    config = build(config_class, {k: v for k, v in wanted.items() if k in fields and v is not None})
+    members = [Member("", seed, config) for seed in range(setup.seeds)]
+    return init_agents(name, members, dataset.spec), member_keys(members, "train")
 
 
-def time_product(shape: Shape) -> float:
-    """Seconds that one product of this shape takes, as one of several in a call; the best of five calls."""
-    together, rows, columns, inner = shape
-    if shape not in _TIMERS:
-        left = jnp.ones((together, rows, inner))
-        rights = [jnp.full((together, inner, columns), float(i)) for i in range(PRODUCTS_A_CALL)]
-        compiled = jax.jit(lambda left, rights: [left @ right for right in rights]).lower(left, rights).compile()
-        _TIMERS[shape] = lambda: jax.block_until_ready(compiled(left, rights))
-        _TIMERS[shape]()
-    best = float("inf")
-    for _ in range(5):
-        began = time.perf_counter()
-        _TIMERS[shape]()
-        best = min(best, time.perf_counter() - began)
-    return best / PRODUCTS_A_CALL
+def profile(setup: Setup) -> list[dict[str, Any]]:
+    """The parts of one update of GFP, the whole update, and the sum of the parts."""
+    setup = dataclasses.replace(setup, seeds=1)
+    dataset = random_data(setup)
+    agent = select(fresh_agents("gfp", setup, dataset)[0], 0)
+    keys = jax.random.split(jax.random.key(0), setup.chunk)
+    batches = jax.jit(jax.vmap(lambda key: dataset.sample(key, setup.batch_size)))(keys)
+    steps = batches, jax.jit(jax.vmap(Noise.draw))(keys, batches.actions), keys
+    first_step = select(steps, 0)
+    parts = gfp_parts(agent, dataset, *first_step[:2])
+    names = [*parts]
+    parts["whole update"] = Part(
+        lambda agent, _, __, key: agent.update(dataset.sample(key, setup.batch_size), key)[0], agent
+    )
+
+    products = {
+        name: matrix_products(jax.make_jaxpr(part.step)(part.carry, *first_step).jaxpr) for name, part in parts.items()
+    }
+    calls = {name: part.compiled(steps) for name, part in parts.items()}
+    rounds = [
+        {name: (1e3 * elapsed(call) / setup.chunk, 1e3 * floor_seconds(products[name])) for name, call in calls.items()}
+        for _ in range(setup.repeats)
+    ]
+    times, floors = ({name: np.array([one[name][i] for one in rounds]) for name in parts} for i in (0, 1))
+    work = {name: gflop(products[name]) for name in parts}
+    measured: tuple[dict[str, Any], ...] = (times, floors, work)
+    for found in measured:
+        found["sum of the parts"] = sum(found[name] for name in names)
+    return [
+        {
+            "part": name,
+            "milliseconds": spread(times[name]),
+            "share_of_update": float(np.median(times[name] / times["whole update"])),
+            "gflop": work[name],
+            "floor_milliseconds": spread(floors[name]),
+            "fraction_of_floor": spread(floors[name] / times[name]),
+        }
+        for name in times
+    ]
+
+
+class Part(NamedTuple):
+    """A piece of an update."""
+
+    step: Callable[..., Any]
+    """``step(carry, batch, noise, key) -> carry``."""
+    carry: Any
+    """The first carry; only what goes from one update into the next is read."""
+
+    def compiled(self, steps: Any) -> Callable[[], Any]:
+        """A call of all steps, each with a batch of its own, so that the compiler moves nothing out of the loop."""
+
+        def loop(carry: Any, steps: Any) -> Any:
+            return jax.lax.scan(lambda carry, step: (self.step(carry, *step), None), carry, steps)[0]
+
+        program = jax.jit(loop).lower(self.carry, steps).compile()
+        jax.block_until_ready(program(self.carry, steps))
+        return lambda: jax.block_until_ready(program(self.carry, steps))
+
+
+def gfp_parts(agent: gfp.GFP, dataset: Dataset, batch: Batch, noise: Noise) -> dict[str, Part]:
+    """What ``CriticAgent.update`` and ``gfp.total_loss`` do, with GFP's default guidance.
+
+    Where a part needs another's result, noise stands in for actions and rewards for values.
+
+    Args:
+        agent: one seed's.
+        dataset: on the device.
+        batch: of the size that is measured; only its shapes matter, as ``noise``'s do.
+        noise: for it.
+    """
+    config, (critic, actor, flow), target_critic = agent.config, agent.networks, agent.target_critic
+
+    def sample(_: Any, batch: Batch, noise: Noise, key: Array) -> Any:
+        drawn = dataset.sample(key, len(batch.rewards))
+        return drawn, Noise.draw(key, drawn.actions)
+
+    def critic_target(_: Any, batch: Batch, noise: Noise, key: Array) -> Any:
+        return gfp.critic_target(agent.networks, target_critic, batch, noise.z_next, config)
+
+    def critic_gradient(_: Any, batch: Batch, noise: Noise, key: Array) -> Any:
+        return jax.grad(lambda critic: critic_loss(critic, batch, batch.rewards)[0])(critic)
+
+    def flow_action(_: Any, batch: Batch, noise: Noise, key: Array) -> Any:
+        return integrate(flow.at(batch.observations), noise.z, config.flow_steps)
+
+    def actor_gradient(_: Any, batch: Batch, noise: Noise, key: Array) -> Any:
+        def loss(actor: NoiseActor) -> Array:
+            return gfp.actor_loss(actor(batch.observations, noise.z), noise.z_next, critic, batch, config)[0]
+
+        return jax.grad(loss)(actor)
+
+    def guidance(_: Any, batch: Batch, noise: Noise, key: Array) -> Any:
+        actions = batch.actions, noise.z_next
+        q_data, q_actor = (aggregate(target_critic(batch.observations, a), config.q_agg) for a in actions)
+        return gfp.guidance(q_data, q_actor, jnp.ones(()), config)
+
+    def flow_gradient(_: Any, batch: Batch, noise: Noise, key: Array) -> Any:
+        return jax.grad(lambda flow: gfp.vabc_loss(flow, batch, batch.rewards, noise)[0])(flow)
+
+    def adam(carry: Any, batch: Batch, noise: Noise, key: Array) -> Any:
+        networks, state = carry
+        return adam_step(networks, agent.networks, state, config.learning_rate)
+
+    def target(moving: Any, batch: Batch, noise: Noise, key: Array) -> Any:
+        return optax.incremental_update(critic, moving, config.tau)
+
+    return {
+        "batch and noise": Part(sample, (batch, noise)),
+        "critic target": Part(critic_target, batch.rewards),
+        "critic loss": Part(critic_gradient, critic),
+        "flow's action": Part(flow_action, batch.actions),
+        "actor loss": Part(actor_gradient, actor),
+        "guidance": Part(guidance, batch.rewards),
+        "flow loss": Part(flow_gradient, flow),
+        "Adam": Part(adam, (agent.networks, agent.optimizer)),
+        "target": Part(target, target_critic),
+    }
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

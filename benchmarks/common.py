@@ -1,0 +1,160 @@
+"""What the programs share: their options, medians with spread, processes of their own, tables or JSON, the machine."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+
+from guidedflow.errors import UserError
+from guidedflow.processes import available_cores
+from guidedflow.settings import check
+
+TASK = "cube-single-noisy-singletask-task1-v0"
+OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "MemoryError", "bad_alloc")
+
+_T = TypeVar("_T")
+
+
+class OutOfMemory(RuntimeError):
+    """A process of its own needed more memory than there is."""
+
+
+def run(main: Callable[[], None]) -> None:
+    """A program, with the user's mistakes in one line and exit code 2."""
+    try:
+        main()
+    except UserError as error:
+        print(f"benchmarks: error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def parse(options: Any) -> Any:
+    """The command line as a dataclass, or as one of several; each field within the range of its annotation."""
+    arguments = tyro.cli(options)
+    check(arguments)
+    return arguments
+
+
+def elapsed(call: Callable[[], Any]) -> float:
+    """Seconds that a call takes."""
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def spread(values: Iterable[float]) -> dict[str, float]:
+    """The median of repeated measurements, and their extremes."""
+    values = list(values)
+    return {"median": statistics.median(values), "lowest": min(values), "highest": max(values)}
+
+
+def apart(function: Callable[..., _T], *arguments: Any, environment: Mapping[str, str] | None = None) -> _T:
+    """What a function returns in a fresh process.
+
+    Args:
+        function: at the top of a module; returns what JSON can hold.
+        arguments: likewise.
+        environment: variables that differ from this process's.
+
+    Raises:
+        OutOfMemory: the process did not have enough.
+        UserError: the function raised it.
+        RuntimeError: it failed for another reason; the message ends with its own last words.
+    """
+    # A program that is run is called __main__, which no other process could import.
+    module = getattr(sys.modules[function.__module__].__spec__, "name", function.__module__)
+    program = (
+        f"import json, sys; from {module} import {function.__name__} as function; "
+        "print(json.dumps(function(*json.loads(sys.argv[1]))))"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", program, json.dumps(arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **(environment or {})},
+    )
+    if process.returncode:
+        killed = process.returncode == -signal.SIGKILL  # As the system does when memory runs out.
+        words = (process.stderr.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
+        if killed or any(word in process.stderr for word in OUT_OF_MEMORY):
+            raise OutOfMemory(words)
+        if words.startswith("guidedflow.errors.UserError: "):
+            raise UserError(words.partition(": ")[2])
+        raise RuntimeError(f"{module}.{function.__name__}: {words}")
+    return json.loads(process.stdout.splitlines()[-1])
+
+
+def say(text: str) -> None:
+    """Tell whoever waits what is being measured."""
+    print(text, file=sys.stderr)
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    models = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    return {
+        "cpu": models[0] if models else platform.machine(),
+        "cores": available_cores(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "python": platform.python_version(),
+        **{package: importlib.metadata.version(package) for package in ("guidedflow", "jax", "mujoco")},
+    }
+
+
+def report(settings: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print the results, one a row; what ``spread`` made reads "median [lowest, highest]".
+
+    Args:
+        settings: what all rows have in common; its ``json`` says whether JSON is printed or a table.
+        rows: of the same fields.
+    """
+    settings = dict(settings)
+    if settings.pop("json"):
+        print(json.dumps({"machine": machine(), "settings": settings, "results": rows}, indent=2, default=str))
+        return
+    import rich.console
+    import rich.table
+
+    console = rich.console.Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    for facts in (machine(), settings):
+        console.print(
+            ", ".join(f"{_title(name)} {_text(name, value)}" for name, value in facts.items() if value is not None)
+        )
+    table = rich.table.Table(box=None)
+    for name in rows[0]:
+        is_word = isinstance(rows[0][name], str)
+        table.add_column(_title(name), justify="left" if is_word else "right")
+    for row in rows:
+        table.add_row(*(_text(name, value) for name, value in row.items()))
+    console.print(table)
+
+
+def _title(name: str) -> str:
+    return name.removesuffix("_bytes").replace("_per_", "/").replace("_", " ")
+
+
+def _text(name: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, Mapping):
+        middle, low, high = (_text(name, number) for number in value.values())
+        return f"{middle} [{low}, {high}]"
+    if isinstance(value, list | tuple):
+        return " ".join(map(str, value))
+    if name.endswith("_bytes"):
+        return f"{value / 1e6:,.0f} MB"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -1,0 +1,285 @@
+"""How fast data is made, loaded and sampled.
+
+    python -m benchmarks.data load      a million transitions from a file, rewards included: seconds, most memory
+    python -m benchmarks.data pixels    pictures that stay in their file: batches a second, growth of memory
+    python -m benchmarks.data generate  episodes a second of the scripted oracles
+    python -m benchmarks.data sample    batches a second: drawn by a compiled program, and streamed from the host
+
+``load`` writes a file in OGBench's format (one generated episode of cube-single-noisy over and over, each row moved a
+bit) and loads it in fresh processes while the page cache is warm. Memory is such a process and its helpers (private and
+shared pages as in benchmarks.memory), less what it held before loading; Linux only.
+
+``pixels`` writes a file of 64 x 64 x 3 frames (12.3 GB for a million, uncompressed, as ``guidedflow data generate``
+does), and in a process of its own opens it and reads batches with stacks of three frames, as training does. The file
+was just written, so it is in the page cache as far as there is memory. Memory is what the process holds for itself
+(RssAnon; Linux only): pages of the mapped file belong to the page cache, which gives them back when asked.
+
+``generate`` counts seconds from the call to the files; the rate leaves out the workers' start and first episodes.
+
+``sample`` draws from the same random vectors both ways: ``compiled`` is ``Dataset.sample`` in the training step's own
+way, ``streamed`` is what the trainer reads ahead of the updates where data stays on the disk (here it is in memory).
+"""
+
+import dataclasses
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.common import TASK, apart, elapsed, parse, report, run, say, spread
+from benchmarks.memory import Watch, held, own
+from guidedflow.data import npz
+from guidedflow.data.generate import episode_record, generate
+from guidedflow.errors import UserError
+from guidedflow.processes import available_cores
+from guidedflow.settings import Count
+from guidedflow.tasks import find_task
+
+FAMILY = find_task(TASK).dataset
+EPISODE = 1001
+STACK = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Load:
+    """Load a large file with a task's rewards."""
+
+    rows: Count = 1_001_000
+    """Steps in the file."""
+    repeats: Count = 3
+    """Loads, each in a process of its own."""
+    compressed: bool = False
+    """Write the file compressed; the published ones are not."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+    def measure(self) -> list[dict[str, Any]]:
+        """One row."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = str(Path(folder) / f"{FAMILY}-v0.npz")
+            file_bytes = apart(write_steps, path, self.rows, self.compressed, environment={"MUJOCO_GL": "disabled"})
+            runs = [apart(load, folder) for _ in range(self.repeats)]
+        peak, kept = max(run["peak_bytes"] for run in runs), runs[0]["kept_bytes"]
+        return [
+            {
+                "transitions": runs[0]["transitions"],
+                "file_bytes": file_bytes,
+                "seconds": spread(run["seconds"] for run in runs),
+                "peak_bytes": peak,
+                "kept_bytes": kept,
+                "ratio": peak / kept,
+            }
+        ]
+
+
+def write_steps(path: str, rows: int, compressed: bool) -> int:
+    """The file's size in bytes."""
+    episode = episode_record(FAMILY, 0, 0, steps=min(rows, EPISODE))
+    rng = np.random.default_rng(0)
+    copies = -(-rows // EPISODE)
+    arrays: dict[str, Any] = {name: np.concatenate([array] * copies)[:rows] for name, array in episode.items()}
+    for name in ("observations", "qpos", "qvel"):
+        arrays[name] += rng.normal(0.0, 1e-4, (rows, 1)).astype(np.float32)
+    (np.savez_compressed if compressed else np.savez)(path, **arrays)
+    return len(Path(path).read_bytes())  # Which brings it into the page cache.
+
+
+def load(folder: str) -> dict[str, float]:
+    import jax
+
+    import guidedflow
+
+    guidedflow.load_dataset  # noqa: B018  (imports what loading needs)
+    baseline = held(os.getpid())
+    watch = Watch()
+    began = time.perf_counter()
+    dataset = guidedflow.load_dataset(TASK, folder)
+    seconds = time.perf_counter() - began
+    peak = watch.stop()
+    kept = sum(leaf.nbytes for leaf in jax.tree.leaves(dataset))
+    return {"transitions": dataset.size, "seconds": seconds, "peak_bytes": peak - baseline, "kept_bytes": kept}
+
+
+@dataclasses.dataclass(frozen=True)
+class Pixels:
+    """Read batches of pictures from a mapped file."""
+
+    frames: Count = 1_000_000
+    """Pictures in the file, in episodes of a thousand."""
+    directory: Path | None = None
+    """Where there is room for them; None: the system's temporary folder."""
+    batch_size: Count = 256
+    """Transitions a batch."""
+    batches: Count = 200
+    """Batches a measurement."""
+    repeats: Count = 5
+    """Measurements."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+    def measure(self) -> list[dict[str, Any]]:
+        """One row."""
+        with tempfile.TemporaryDirectory(dir=self.directory) as folder:
+            path = Path(folder) / "frames.npz"
+            write_frames(path, self.frames)
+            found = apart(read_frames, str(path), self.batch_size, self.batches, self.repeats)
+        return [{**found, "batches_per_second": spread(found["batches_per_second"])}]
+
+
+def write_frames(path: Path, frames: int) -> None:
+    episode = min(frames, 1000)
+    frames -= frames % episode
+    rng, rows = np.random.default_rng(0), np.arange(frames)
+    block = rng.integers(0, 256, (episode, 64, 64, 3), np.uint8)
+    arrays: dict[str, Any] = {
+        "observations": ((frames, 64, 64, 3), np.uint8, (np.roll(block, k) for k in range(frames // episode))),
+        "actions": ((frames, 5), np.float32, iter([rng.uniform(-1, 1, (frames, 5))])),
+        "rewards": ((frames,), np.float32, iter([rng.normal(size=frames)])),
+        "terminals": ((frames,), np.bool_, iter([rows % episode == episode - 1])),
+        "frame_stack": ((), np.int64, iter([np.array(STACK)])),
+    }
+    with path.open("wb") as file:
+        npz.write(file, arrays)
+
+
+def read_frames(path: str, batch_size: int, batches: int, repeats: int) -> dict[str, Any]:
+    import jax
+
+    from guidedflow.data import arrays
+
+    jax.numpy.zeros(3).block_until_ready()  # The backend is started before anything is measured.
+    before = own("RssAnon")
+    began = time.perf_counter()
+    dataset = arrays.load(Path(path))
+    opened = time.perf_counter() - began
+    most = before
+
+    def look() -> None:
+        nonlocal most
+        most = max(most, own("RssAnon"))
+
+    rates = streamed(dataset, batch_size, batches, repeats, look)
+    return {"open_seconds": opened, "batches_per_second": rates, "growth_bytes": most - before}
+
+
+def streamed(
+    dataset: Any, batch_size: int, batches: int, repeats: int, look: Callable[[], None] = lambda: None
+) -> list[float]:
+    """Batches a second that the trainer's stream reads."""
+    import jax
+
+    from guidedflow.training.stream import Stream
+
+    keys = jax.random.split(jax.random.key(0), 1)
+    sizes = {"batch_size": batch_size, "length": batches, "stop": batches * (repeats + 1)}
+    rates = []
+    with Stream(dataset, keys, crop_probability=0.5, **sizes) as stream:
+        for number in range(repeats + 1):  # The first one compiles.
+            began = time.perf_counter()
+            for step in range(number * batches, (number + 1) * batches, stream.piece):
+                jax.block_until_ready(stream.read(step))
+                look()
+            rates.append(batches / (time.perf_counter() - began))
+    return rates[1:]
+
+
+@dataclasses.dataclass(frozen=True)
+class Generate:
+    """Make episodes with scripted oracles."""
+
+    families: tuple[str, ...] = (FAMILY, "scene-play")
+    """As ``guidedflow data generate`` takes them."""
+    episodes: Count = 9
+    """Training episodes; one is made for validation besides."""
+    steps: Count = EPISODE
+    """Steps an episode."""
+    workers: Count | None = None
+    """Processes; None: one a core."""
+    repeats: Count = 3
+    """Measurements of each family."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+    def measure(self) -> list[dict[str, Any]]:
+        """One row a family."""
+        workers = self.workers or available_cores()
+        if self.episodes < workers:
+            raise UserError(f"episodes: expected at least as many as workers, {workers}, found {self.episodes}")
+        rows = []
+        for family in self.families:
+            say(family)
+            runs = [self._once(family, workers) for _ in range(self.repeats)]
+            seconds, rates = zip(*runs, strict=True)
+            row = {"family": family, "workers": workers, "episodes": self.episodes + 1, "seconds": spread(seconds)}
+            rows.append({**row, "episodes_per_second": spread(rates)})
+        return rows
+
+    def _once(self, family: str, workers: int) -> tuple[float, float]:
+        """Seconds of the whole call, and the rate once each worker may have made an episode."""
+        done: list[float] = []
+        sizes = {"episodes": self.episodes, "val_episodes": 1, "steps": self.steps, "workers": workers}
+        with tempfile.TemporaryDirectory() as folder:
+            seconds = elapsed(
+                lambda: generate(
+                    family, directory=Path(folder), progress=lambda *_: done.append(time.perf_counter()), **sizes
+                )
+            )
+        first = done[workers]  # The first call is made before any episode.
+        return seconds, (self.episodes + 1 - workers) / (done[-1] - first)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+    """Draw batches of vectors."""
+
+    rows: Count = 1_000_000
+    """Steps in the data, which are random numbers."""
+    observation_size: Count = 28
+    """n."""
+    action_size: Count = 5
+    """d."""
+    batch_size: Count = 256
+    """Transitions a batch."""
+    batches: Count = 1000
+    """Batches a measurement."""
+    repeats: Count = 5
+    """Measurements."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+    def measure(self) -> list[dict[str, Any]]:
+        """A row for each way of sampling."""
+        import jax
+
+        from benchmarks.update import Setup, random_data
+
+        setup = Setup(rows=self.rows, observation_size=self.observation_size, action_size=self.action_size)
+        dataset = random_data(setup)
+        keys = jax.random.split(jax.random.key(0), self.batches)
+
+        @jax.jit
+        def draw(dataset: Any, keys: Any) -> Any:
+            return jax.lax.map(lambda key: dataset.sample(key, self.batch_size), keys)
+
+        def compiled() -> float:
+            return self.batches / elapsed(lambda: jax.block_until_ready(draw(dataset, keys)))
+
+        compiled()  # It compiles.
+        rates = {
+            "compiled": [compiled() for _ in range(self.repeats)],
+            "streamed": streamed(jax.tree.map(np.asarray, dataset), self.batch_size, self.batches, self.repeats),
+        }
+        return [{"path": path, "batches_per_second": spread(found)} for path, found in rates.items()]
+
+
+def main() -> None:
+    program = parse(Load | Pixels | Generate | Sample)
+    report({"measured": type(program).__name__.lower(), **vars(program)}, program.measure())
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,158 @@
+"""What ``make train`` takes, phase by phase, without make.
+
+    python -m benchmarks.endtoend                              as long as make train
+    python -m benchmarks.endtoend --episodes 10 --steps 2500   shortened
+
+| phase | seconds |
+|---|---|
+| help | of ``guidedflow --help`` |
+| install | to make a fresh environment (with ``--install``; needs make and a package index) |
+| data | of ``guidedflow data generate`` |
+| first update cold, warm | from training's start to its first update, JAX's compilation cache empty, filled |
+| start | of the training: imports, data, networks, environments |
+| compile | what the first chunk of updates takes longer than the others |
+| updates | all chunks, less that |
+| evaluation | |
+| rest | checkpoints, records, curves |
+| total | data and training, cache empty |
+
+Processes are timed from outside, what happens within training by its progress reports.
+"""
+
+import contextlib
+import dataclasses
+import itertools
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+from benchmarks.common import TASK, apart, elapsed, parse, report, run, say, spread
+from guidedflow.agents import find_agent
+from guidedflow.data.generate import recipe
+from guidedflow.settings import Count, CountOrZero, Sizes
+from guidedflow.tasks import find_task
+
+Report = tuple[float, str, float]
+"""When training reported, what it said comes next, and updates a second if a chunk has just ended, else 0."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """Measure the way from nothing to a result."""
+
+    task: str = TASK
+    """What is learned."""
+    agent: str = "gfp"
+    """The algorithm."""
+    episodes: Count = 100
+    """Training episodes that are generated."""
+    steps: Count | None = None
+    """Gradient steps; None: the quick preset's."""
+    eval_episodes: CountOrZero | None = None
+    """Episodes an evaluation; None: the quick preset's."""
+    hidden: Sizes | None = None
+    """Hidden layer sizes; None: the quick preset's."""
+    log_every: Count = 250
+    """Updates a chunk."""
+    install: bool = False
+    """Make an environment as well, as ``make env`` does."""
+    starts: Count = 3
+    """How often the way to the first update is measured, each way; once it goes on to the end."""
+    repeats: Count = 1
+    """How often everything is."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+
+def main() -> None:
+    arguments = parse(Arguments)
+    find_agent(arguments.agent)
+    family = find_task(arguments.task).dataset
+    recipe(family)  # Before anything is measured: can its data be made?
+    names = ("agent", "steps", "eval_episodes", "hidden", "log_every")
+    settings = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    phases: dict[str, list[float]] = {"help": [_command("--help") for _ in range(5)]}
+    if arguments.install:
+        say("install")
+        phases["install"] = [install() for _ in range(arguments.repeats)]
+    for _ in range(arguments.repeats):
+        with tempfile.TemporaryDirectory() as folder:
+            say("data")
+            words = ("data", "generate", family, "--episodes", arguments.episodes)
+            data = _command(*words, "--seed", 0, "--data-dir", folder)
+            for number in range(arguments.starts):
+                # The first of the cold starts goes on to the end.
+                for name, chunks in (("first update cold", 2 if number else None), ("first update warm", 2)):
+                    say(f"{name} {number + 1}")
+                    found = training(arguments, folder, f"{folder}/cache-{number}", settings, chunks)
+                    phases.setdefault(name, []).append(found["start"] + found["compile"])
+                    if chunks is None:
+                        whole = found
+            whole = {"data": data, **whole, "total": data + sum(whole.values())}
+            for name, seconds in whole.items():
+                phases.setdefault(name, []).append(seconds)
+    rows = [{"phase": name, "seconds": spread(seconds)} for name, seconds in phases.items()]
+    report(vars(arguments), rows)
+
+
+def _command(*words: Any) -> float:
+    """Seconds of a guidedflow command."""
+    command = [sys.executable, "-m", "guidedflow", *map(str, words)]
+    return elapsed(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL))
+
+
+def install() -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["make", "env", f"VENV={folder}/venv", f"PYTHON={sys.executable}"]
+        return elapsed(lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL))
+
+
+def training(
+    arguments: Arguments, folder: str, cache: str, settings: dict[str, Any], chunks: int | None
+) -> dict[str, float]:
+    """Seconds of each part of a run in a process of its own, which ends after some chunks, or at the end."""
+    with tempfile.TemporaryDirectory() as runs:
+        began = time.monotonic()
+        reports = apart(
+            train,
+            *(arguments.task, folder, f"{runs}/run", settings, chunks),
+            environment={"JAX_COMPILATION_CACHE_DIR": cache},
+        )
+        total = time.monotonic() - began
+    return split(began, total, reports, arguments.log_every)
+
+
+def split(began: float, total: float, reports: list[Report], log_every: int) -> dict[str, float]:
+    """The parts that make up a run of ``total`` seconds."""
+    chunks = [log_every / rate for _, _, rate in reports if rate]
+    others = chunks[1:] or chunks
+    found = {"start": reports[0][0] - began, "compile": chunks[0] - statistics.median(others)}
+    found["updates"] = sum(chunks) - found["compile"]
+    pairs = itertools.pairwise(reports)
+    found["evaluation"] = sum(after[0] - before[0] for before, after in pairs if before[1] == "evaluating")
+    return {**found, "rest": total - sum(found.values())}
+
+
+def train(task: str, data_dir: str, run_dir: str, settings: dict[str, Any], chunks: int | None) -> list[Report]:
+    import guidedflow
+
+    class Enough(BaseException):  # No Exception: after one, the run would be saved first.
+        pass
+
+    reports: list[Report] = []
+
+    def follow(progress: Any) -> None:
+        reports.append((time.monotonic(), progress.phase, progress.updates_per_second))
+        if chunks is not None and sum(rate > 0 for _, _, rate in reports) == chunks:
+            raise Enough
+
+    with contextlib.suppress(Enough):
+        guidedflow.train(task, preset="quick", data_dir=data_dir, run_dir=run_dir, on_progress=follow, **settings)
+    return reports
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,170 @@
+"""Each benchmark runs with its smallest options, and prints what it promises."""
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT))
+
+from benchmarks.common import OutOfMemory, apart, run
+from benchmarks.floor import gflop, matrix_products
+from guidedflow.data.generate import recipe
+from guidedflow.errors import UserError
+
+TINY = ["--hidden", "8"]
+SHORT = [*TINY, "--batch-size", "4", "--rows", "2000", "--chunk", "2", "--repeats", "2"]
+
+
+@pytest.fixture
+def rows(monkeypatch, capsys):
+    """Run a benchmark in this process, which has JAX already, and return its results."""
+    monkeypatch.chdir(ROOT)  # From where the processes that it starts find it.
+
+    def call(name, *words):
+        monkeypatch.setattr(sys, "argv", [name, *words, "--json"])
+        importlib.import_module(f"benchmarks.{name}").main()
+        return results(capsys.readouterr().out)
+
+    return call
+
+
+def results(printed):
+    found = json.loads(printed)
+    assert found["machine"]["cores"] > 0
+    assert "json" not in found["settings"]
+    return found["results"]
+
+
+def assert_positive(row, *fields):
+    for field in fields:
+        value = row[field]
+        if isinstance(value, dict):
+            assert 0 < value["lowest"] <= value["median"] <= value["highest"], field
+        else:
+            assert value > 0, field
+
+
+def test_update_gives_rates_against_the_machines_own(rows):
+    (row,) = rows("update", "--agents", "bc", "--seeds", "2", *SHORT)
+    assert_positive(row, "updates_per_second", "gflop_per_update", "gflops", "gemm_gflops", "fraction_of_floor")
+    assert_positive(row, "compile_seconds")
+    assert row["seed_updates_per_second"]["median"] == pytest.approx(2 * row["updates_per_second"]["median"])
+
+
+def test_update_shows_where_the_time_of_gfps_update_goes(rows):
+    *parts, whole, total = rows("update", "--profile", *SHORT)
+    assert [row["part"] for row in (whole, total)] == ["whole update", "sum of the parts"]
+    assert whole["share_of_update"] == 1
+    # Nothing that multiplies was forgotten, and nothing is counted twice.
+    assert total["gflop"] == pytest.approx(sum(row["gflop"] for row in parts)) == pytest.approx(whole["gflop"])
+    for row in (*parts, whole, total):
+        assert_positive(row, "milliseconds", "share_of_update")
+
+
+def test_products_are_counted_in_loops_and_half_in_conditions():
+    weight = jnp.ones((3, 5))
+
+    def program(x, flag):
+        _, looped = jax.lax.scan(lambda carry, row: (carry, row[None] @ weight), 0, x)
+        return looped, jax.lax.cond(flag, lambda: x @ weight, lambda: jnp.zeros((4, 5)))
+
+    products = matrix_products(jax.make_jaxpr(program)(jnp.ones((4, 3)), True).jaxpr)
+    assert products == {(1, 1, 5, 3): 4, (1, 4, 5, 3): 0.5}
+    assert gflop(products) == pytest.approx(2e-9 * (4 * 15 + 0.5 * 60))
+
+
+def test_data_is_made_loaded_and_sampled(rows):
+    (loaded,) = rows("data", "load", "--rows", "300", "--repeats", "1")
+    assert loaded["transitions"] == 299
+    assert_positive(loaded, "seconds", "file_bytes", "kept_bytes", "ratio")
+    (made,) = rows("data", "generate", "--families", "cube-single-noisy", "--episodes", "2", "--steps", "20",
+                   "--workers", "1", "--repeats", "1")  # fmt: skip
+    assert made["episodes"] == 3
+    assert_positive(made, "seconds", "episodes_per_second")
+    pixels = ["--frames", "40", "--batch-size", "2", "--batches", "2", "--repeats", "1"]
+    (read,) = rows("data", "pixels", *pixels)
+    assert_positive(read, "open_seconds", "batches_per_second")
+    drawn = rows("data", "sample", "--rows", "2000", "--batches", "5", "--repeats", "1")
+    assert [row["path"] for row in drawn] == ["compiled", "streamed"]
+    for row in drawn:
+        assert_positive(row, "batches_per_second")
+
+
+def test_evaluation_says_how_much_of_its_time_is_the_policys(rows):
+    options = ["--agent", "bc", *TINY, "--episodes", "1", "--workers", "1", "--repeats", "1"]
+    (row,) = rows("evaluate", *options)
+    assert_positive(row, "seconds", "episodes_per_second", "steps_per_second", "start_seconds", "compile_seconds")
+    assert 0 < row["policy_share"]["median"] < 1
+    assert row["steps_per_second"]["median"] == pytest.approx(200 * row["episodes_per_second"]["median"])
+
+
+def test_scaling_goes_on_where_memory_runs_out():
+    command = [sys.executable, "-m", "benchmarks.scaling", "--agent", "bc", *SHORT, "--json"]
+    command += ["--axes", "rows", "--values", "2000000000", "2000"]  # 224 GB, of the 34 that it may have, and 224 kB.
+    limited = ["sh", "-c", 'ulimit -v 34000000 && exec "$@"', "sh", *command]
+    completed = subprocess.run(limited, cwd=ROOT, capture_output=True, text=True, check=True)
+    too_large, small = results(completed.stdout)
+    assert too_large["error"].startswith("out of memory")
+    assert too_large["seed_updates_per_second"] is None
+    assert small["error"] is None
+    assert_positive(small, "seed_updates_per_second", "fraction_of_floor", "compile_seconds", "host_peak_bytes")
+
+
+def test_the_phases_of_make_train_add_up(rows):
+    options = [
+        "--agent",
+        "bc",
+        "--episodes",
+        "1",
+        "--steps",
+        "20",
+        "--log-every",
+        "10",
+        "--eval-episodes",
+        "1",
+        "--starts",
+        "1",
+    ]
+    seconds = {row["phase"]: row["seconds"] for row in rows("endtoend", *TINY, *options)}
+    assert_positive(seconds, *seconds)
+    median = {phase: found["median"] for phase, found in seconds.items()}
+    phases = ("data", "start", "compile", "updates", "evaluation", "rest")
+    assert sum(median[phase] for phase in phases) == pytest.approx(median["total"])
+    assert median["first update cold"] == pytest.approx(median["start"] + median["compile"])
+    assert {"help", "first update warm"} < set(median)
+
+
+def test_why_a_process_failed_is_told(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert apart(len, [1, 2]) == 2
+    with pytest.raises(OutOfMemory):
+        apart(bytearray, 2**62)
+    with pytest.raises(RuntimeError, match="TypeError"):
+        apart(len, 1)
+    with pytest.raises(UserError, match=r"^no scripted oracle makes 'nothing'"):
+        apart(recipe, "nothing")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("data", "generate", "--families", "nothing"), "no scripted oracle makes 'nothing'"),
+        (("data", "sample", "--rows", "0"), "rows: expected a value in [1, 2147483647], found 0"),
+        (("endtoend", "--task", "door-expert-v1"), "no scripted oracle makes 'door-expert-v1'"),
+        (("evaluate", "--agent", "bc", "--policy", "actor"), "policy: expected one of flow, found actor"),
+        (("scaling", "--values", "1", "2"), "values: expected one axis with them"),
+    ],
+)
+def test_a_wrong_option_is_told_in_one_line(words, told, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [*words])
+    with pytest.raises(SystemExit) as stop:
+        run(importlib.import_module(f"benchmarks.{words[0]}").main)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"benchmarks: error: {told}")
