@@ -69,7 +69,7 @@ def test_lists(run):
     code, out, _ = run("tasks", "--json")
     listed = json.loads(out)
     assert (code, len(listed), len({task["category"] for task in listed})) == (0, 144, 27)
-    assert sum(task["is_supported"] for task in listed) == 139
+    assert sum(task["is_visual"] for task in listed) == 5
     assert {task["scored_by"] for task in listed if task["benchmark"] == "ogbench"} == {"success"}
     code, out, _ = run("tasks", "d4rl/adroit", "--data-dir", ".")
     assert len(out.splitlines()) == 13

@@ -12,8 +12,8 @@ import numpy as np
 from guidedflow.data import d4rl, minari, npz, ogbench
 from guidedflow.data.arrays import OPTIONAL, REQUIRED
 from guidedflow.data.dataset import ACTION_TOLERANCE, Dataset, check_fields, check_finite, numbers
-from guidedflow.data.places import whole_file
 from guidedflow.errors import UserError
+from guidedflow.files import whole_file
 from guidedflow.types import ActionRange, ObservationKeys, flattened, named
 
 Bound = float | Sequence[float] | np.ndarray
@@ -84,7 +84,7 @@ def convert(
     }
     members: dict[str, Any] = {**joined, "metadata": np.array(json.dumps(metadata))}
     output.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(output, output.parent) as file:
+    with whole_file(output) as file:
         np.savez(file, **members)  # Not compressed: it is read much faster.
     return output
 

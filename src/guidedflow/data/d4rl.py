@@ -1,6 +1,5 @@
 """D4RL's data files: one HDF5 file of flat arrays a data set (docs/tasks.md, "Files")."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -10,6 +9,7 @@ import numpy as np
 
 from guidedflow.data.dataset import Dataset, check_fields, close_last
 from guidedflow.errors import UserError
+from guidedflow.files import whole_file
 
 FIELDS = ("observations", "actions", "rewards", "terminals", "timeouts")
 
@@ -131,16 +131,11 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, s
     checked = check_fields({name: arrays[name] for name in FIELDS}, str(path))
     close_last(checked["terminals"] | checked["timeouts"], str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        with h5py.File(temporary, "w") as file:
-            for name, array in checked.items():
-                file.create_dataset(name, data=array, compression="gzip")
-            for name, value in metadata.items():
-                file[f"metadata/{name}"] = value
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as target, h5py.File(target, "w") as file:
+        for name, array in checked.items():
+            file.create_dataset(name, data=array, compression="gzip")
+        for name, value in metadata.items():
+            file[f"metadata/{name}"] = value
     return path
 
 

@@ -31,8 +31,8 @@ from typing import Any, Literal, final
 import numpy as np
 
 from guidedflow.data import npz
-from guidedflow.data.places import whole_file
 from guidedflow.errors import UserError
+from guidedflow.files import whole_file
 from guidedflow.opengl import needed_backend
 from guidedflow.processes import HelperProcess, answered
 from guidedflow.seeding import numpy_seeded

@@ -10,8 +10,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from guidedflow.data.places import whole_file
 from guidedflow.errors import UserError
+from guidedflow.files import whole_file
 
 PICTURE_AXES = 4
 """Arrays of uint8 with so many axes, (N, height, width, channels), are mapped instead of read."""
@@ -117,7 +117,7 @@ def _unpacked(path: Path, member: str, on_notice: Callable[[str], None]) -> np.m
         folder.mkdir(exist_ok=True)
         for old in folder.glob(f"{path.stem}-*-{member}"):
             old.unlink()
-        with whole_file(copy, folder) as target:
+        with whole_file(copy) as target:
             target.writelines(_chunks(path, member))
     return np.load(copy, mmap_mode="r")
 

@@ -1,10 +1,7 @@
-"""Where data lies on this machine, and how a file gets there."""
+"""Where data lies on this machine."""
 
-import contextlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 
 def default_directory() -> Path:
@@ -22,20 +19,3 @@ def folders(benchmark: str, data_dir: Path | None = None) -> list[Path]:
     if benchmark == "minari":
         return [Path(os.environ.get("MINARI_DATASETS_PATH") or "~/.minari/datasets").expanduser()]
     return [default_directory(), Path("~/.ogbench/data").expanduser()]
-
-
-@contextlib.contextmanager
-def whole_file(path: Path, folder: Path) -> Iterator[IO[bytes]]:
-    """A file to write to that takes its name when it is whole and on the disk; till then it lies in ``folder``."""
-    temporary = folder / f"{path.name}.{os.getpid()}.tmp"
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        # A write that fails, unlike an open, does not say which file it was.
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        temporary.unlink(missing_ok=True)

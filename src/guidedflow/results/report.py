@@ -1,11 +1,11 @@
 """Writes a report: tables, statistics, pictures and the page."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from guidedflow.errors import UserError
+from guidedflow.files import whole_file
 from guidedflow.results import aggregate
 from guidedflow.results.aggregate import Statistics
 from guidedflow.results.page import draw_page
@@ -37,12 +37,8 @@ def write_report(runs: Runs, folder: Path, on_file: Callable[[Path], None] = lam
 
     def write(name: str, content: str | bytes) -> None:
         path = folder / name
-        temporary = path.with_name(f".{path.name}.tmp")
-        with temporary.open("wb") as file:
+        with whole_file(path) as file:
             file.write(content if isinstance(content, bytes) else content.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
         on_file(path)
 
     try:

@@ -7,7 +7,6 @@ import importlib.metadata
 import importlib.util
 import json
 import math
-import os
 import platform
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from guidedflow.errors import UserError
+from guidedflow.files import whole_file
 
 EVALUATION_FIELDS = (
     "step",
@@ -268,9 +268,8 @@ def as_json(value: Any) -> str:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file so that it is there whole or as it was before."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    with whole_file(path) as file:
+        file.write(text.encode())
 
 
 def _read_text(path: Path) -> str:
