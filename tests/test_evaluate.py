@@ -13,7 +13,7 @@ from guidedflow import opengl
 from guidedflow.envs.make import make_env
 from guidedflow.envs.vector import Outcome, Reset, VectorEnv
 from guidedflow.opengl import gl_backend
-from guidedflow.tasks import find_task
+from guidedflow.tasks import find_task, tasks
 from guidedflow.training.evaluate import Episode, evaluate, summarize, wilson_interval
 from guidedflow.types import Spec
 

@@ -317,7 +317,7 @@ def test_two_makers_at_once(tmp_path: Path) -> None:
 def test_wrong_arguments(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"'cube-singel-noisy'; expected one of cube-single-noisy"):
         generate("cube-singel-noisy", directory=tmp_path)
-    with pytest.raises(UserError, match=r"expected one of cube-single-play, .*puzzle-4x4-noisy$"):
+    with pytest.raises(UserError, match=r"expected one of cube-single-play, .*visual-puzzle-4x4-play$"):
         recipe("zzz")
     for option, value in (("episodes", 0), ("val_episodes", 0), ("workers", 0), ("seed", -1), ("steps", 1)):
         with pytest.raises(UserError, match=rf"^--{option.replace('_', '-')}: expected .*, found {value}$"):
@@ -339,7 +339,9 @@ def test_global_generator_is_untouched() -> None:
 
 
 def test_recipes() -> None:
-    assert len(FAMILIES) == 12
+    assert len(FAMILIES) == 12 + 5
+    visual = [family for family in FAMILIES if recipe(family).is_visual]
+    assert [recipe(family.removeprefix("visual-")).oracle for family in visual] == ["plan"] * 5
     noisy = {family: recipe(family).p_random_action for family in FAMILIES if family.endswith("noisy")}
     assert noisy == {
         "cube-single-noisy": 0.1,
