@@ -19,7 +19,10 @@ PRODUCTS_A_CALL = 8
 
 
 def matrix_products(jaxpr: Any, times: float = 1) -> Products:
-    """Those of a traced program. Loops are of known length; a condition takes each of its branches equally often."""
+    """Those of a traced program. A condition takes each of its branches equally often.
+
+    Loops are of known length, but for ReBRAC's of one round or none, by turns, which counts half.
+    """
     found: dict[Shape, float] = collections.defaultdict(float)
     for equation in jaxpr.eqns:
         if equation.primitive.name == "dot_general":
@@ -32,6 +35,8 @@ def matrix_products(jaxpr: Any, times: float = 1) -> Products:
         inner_times = times
         if equation.primitive.name == "scan":
             inner_times = times * equation.params["length"]
+        if equation.primitive.name == "while":
+            inner_times = times / 2
         if equation.primitive.name == "cond":
             inner_times = times / len(equation.params["branches"])
         for value in equation.params.values():
