@@ -141,11 +141,11 @@ def test_ctrl_c_while_starting_is_one_line(tmp_path):
 
 
 def test_mistakes_from_python_are_told_before_anything_is_written(own_dataset, cube_data, tmp_path):
-    pictures = gf.Dataset.from_arrays(**{**own_arrays(), "observations": np.zeros((120, 8, 8, 3), np.uint8)})
+    pictures = gf.Dataset.from_arrays(**{**own_arrays(), "observations": np.zeros((120, 8, 8, 3))})
     target = tmp_path / "run"
     for arguments, message in [
         ({"dataset": own_arrays()}, "dataset: expected a Dataset, found dict"),
-        ({"dataset": pictures}, "observations: expected one vector a step"),
+        ({"dataset": pictures}, "observations: expected a vector a step"),
         ({"dataset": own_dataset, "task": TASK}, r"dataset: observations: expected \(28,\) a row"),
         ({"dataset": own_dataset, "hidden": 8}, "hidden: expected a sequence, found 8"),
         ({"dataset": own_dataset, "seeds": 3}, "seeds: expected a sequence, found 3"),
@@ -154,7 +154,10 @@ def test_mistakes_from_python_are_told_before_anything_is_written(own_dataset, c
         ({"dataset": own_dataset, "agent": ["gfp"]}, "agent: expected one of"),
         ({"dataset": own_dataset, "batch_size": 10**12}, r"batch_size: expected a value in \[1, 1048576\]"),
         ({"dataset": own_dataset, "wandb": "yes"}, "wandb: expected online or offline, found 'yes'"),
-        ({"task": "visual-scene-play-singletask-task1-v0"}, "learning from pixels is not supported yet"),
+        (
+            {"task": "visual-scene-play-singletask-task1-v0", "eval_episodes": 0},
+            "visual-scene-play-v0.npz: expected in",
+        ),
     ]:
         with pytest.raises(UserError, match=message):
             gf.train(run_dir=target, **arguments)
