@@ -334,10 +334,17 @@ def test_a_task_is_trained_and_evaluated_on_converted_data(cube_data, tmp_path):
     )
     dataset = gf.load_dataset(path)
     np.testing.assert_allclose(dataset.actions, task.actions, atol=1e-6)
-    run = gf.train(TASK, dataset=dataset, run_dir=tmp_path / "run", eval_episodes=1, **RUN)
+    run = gf.train(TASK, dataset=path, run_dir=tmp_path / "run", eval_episodes=1, **RUN)
     rows = gf.evaluate(run.path)
     assert rows == run.summary["results"]
-    saved = json.loads((run.path / "config.json").read_text())["spec"]
+    config = json.loads((run.path / "config.json").read_text())
+    assert (config["task"], config["data"]["source"], config["data"]["is_own"]) == (TASK, str(path), True)
+    assert gf.resume(run.path).path == run.path  # It finds the file again, not the task's data.
+    (tmp_path / "elsewhere").mkdir()
+    moved = path.rename(tmp_path / "elsewhere" / path.name)
+    for where in ({"data_dir": moved.parent}, {"dataset": moved}):
+        assert gf.resume(run.path, **where).path == run.path
+    saved = config["spec"]
     assert saved["action_range"] == [[-0.25] * 5, [0.75] * 5]
     assert Spec.from_json(saved) == dataset.spec
 

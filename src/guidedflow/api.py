@@ -220,7 +220,7 @@ def make_agent(name: str, spec: Spec, *, seed: int = 0, **settings: Any) -> Agen
 def train(
     task: str | Path | None = None,
     *,
-    dataset: Dataset | None = None,
+    dataset: Dataset | Path | str | None = None,
     agent: str = "gfp",
     preset: Preset = "published",
     sweep: Sweep | None = None,
@@ -238,7 +238,7 @@ def train(
     Args:
         task: what to learn and evaluate on; or the path of an npz or HDF5 file with arrays of your own (no evaluation);
             or None with ``dataset``.
-        dataset: data of your own; with a task, it replaces the task's.
+        dataset: data of your own, or a file of it; with a task, it replaces the task's.
         agent: the algorithm.
         preset: ``published`` (the papers' tuned settings) or ``quick`` (a small network, 25k steps).
         sweep: values of float settings by name, ``{"alpha": (0.3, 1, 3)}``; every combination trains with every seed,
@@ -270,6 +270,9 @@ def train(
     workers = _workers(workers)
     if wandb is not None:
         WeightsAndBiases.check(wandb)
+    is_own = known_task is None or dataset is not None
+    if isinstance(dataset, str | Path):
+        data_source, dataset = str(Path(dataset).absolute()), arrays.load(Path(dataset))
     if dataset is not None:
         _check_dataset(dataset, known_task)
     elif known_task is not None:
@@ -285,7 +288,10 @@ def train(
     made = made_by(Path(data_source)) if data_source != IN_MEMORY else None
     folder = RunFolder.create(
         Path(run_dir) if run_dir is not None else _new_run_dir(name, agent, preset),
-        {**_run_config(known_task, preset, resolved, dataset, data_source, made, len(trained)), "sweep": sweep},
+        {
+            **_run_config(known_task, preset, resolved, dataset, data_source, is_own, made, len(trained)),
+            "sweep": sweep,
+        },
     )
     if made is not None and "stand_in" in made:
         on_notice(f"{data_source}: {made['algorithm']}")
@@ -317,7 +323,7 @@ def train(
 def resume(
     run_dir: Path | str,
     *,
-    dataset: Dataset | None = None,
+    dataset: Dataset | Path | str | None = None,
     data_dir: Path | str | None = None,
     workers: int | None = None,
     eval_async: bool = False,
@@ -330,7 +336,7 @@ def resume(
 
     Args:
         run_dir: the run's folder.
-        dataset: needed again if the run was started with one in memory.
+        dataset: needed again if the run was started with one in memory; or where its file lies now.
         data_dir: where a task's data lies now, if it was moved.
         workers: as in ``train``.
         eval_async: as in ``train``.
@@ -365,12 +371,14 @@ def resume(
     if wandb is not None:
         WeightsAndBiases.check(wandb)
     source = _source(folder, saved)
+    if isinstance(dataset, str | Path):
+        dataset = arrays.load(Path(dataset))
     if dataset is not None:
         _check_dataset(dataset, task)
     elif source == IN_MEMORY:
         again = f"guidedflow.resume({str(run_dir)!r}, dataset=...)"
         raise UserError(f"{run_dir}: the run was trained on arrays in memory; continue it from Python: {again}")
-    elif task is not None:
+    elif task is not None and not saved["data"].get("is_own"):
         dataset = load_task_data(task, Path(source) if data_dir is None else dataset_path(task, data_dir))
     else:
         dataset = arrays.load(Path(source) if data_dir is None else Path(data_dir) / Path(source).name)
@@ -668,6 +676,7 @@ def _run_config(
     resolved: Resolved,
     dataset: Dataset,
     source: str,
+    is_own: bool,
     made: dict[str, Any] | None,
     member_count: int,
 ) -> dict[str, Any]:
@@ -681,6 +690,7 @@ def _run_config(
         "spec": dataset.spec.to_json(),
         "data": {
             "source": source,
+            "is_own": is_own,
             "fingerprint": dataset.fingerprint(),
             "transitions": dataset.size,
             "episodes": dataset.episodes,

@@ -143,6 +143,8 @@ class _Train:
     """published: the papers' settings for the task; quick: a small network and 25,000 steps. Options win over both."""
     sweep: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=V1,V2,...", help_behavior_hint="")] = ()
     """Train every value of a float setting (alpha=0.3,1,3) with every seed, all at once, and rank them."""
+    dataset: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """Learn from this npz or HDF5 file in place of the task's data, and evaluate on the task."""
     run_dir: Annotated[Path | None, _optional("PATH", "runs/TASK/AGENT-PRESET-TIME")] = None
     """The run's new folder."""
     resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="")] = None
@@ -167,7 +169,7 @@ def _train(command: str, argv: list[str]) -> int:
         with _ProgressLine(console) as line:
             common: dict[str, Any] = {name: getattr(arguments, name) for name in ("workers", "eval_async", "wandb")}
             common |= {"on_progress": line, "on_notice": _notice}
-            common["data_dir"] = arguments.data_dir
+            common |= {"data_dir": arguments.data_dir, "dataset": arguments.dataset}
             if arguments.resume is not None:
                 if arguments.run_dir is not None:
                     raise UserError("--run-dir: expected none beside --resume, which names the run's folder itself")

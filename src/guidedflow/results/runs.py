@@ -188,6 +188,8 @@ def _read(folder: Folder, saved: Mapping[str, Any], tuned: Tuned) -> Run:
             data = f"locally generated, {int(saved['data']['transitions']):,} transitions"
         elif source == IN_MEMORY:
             data = IN_MEMORY
+        elif saved["data"].get("is_own"):
+            data = "a file of the user's own"
         published = tuned(agent, task, settings)
         changed = deviations(settings, published)
         return Run(
