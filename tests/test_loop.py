@@ -54,12 +54,14 @@ def test_a_seed_learns_the_same_beside_others(own_dataset, tmp_path):
 
 
 @pytest.mark.parametrize("name", list(AGENTS))
-def test_a_run_continued_from_a_checkpoint_ends_bit_identical(name, own_dataset, tmp_path):
+def test_a_run_continued_from_a_checkpoint_ends_bit_identical(name, own_dataset, tmp_path, caplog):
     settings = {**small(name), "agent": name, "steps": 60, "save_every": 20, "seeds": (0, 1)}
     whole = gf.train(dataset=own_dataset, run_dir=tmp_path / "whole", **settings)
 
     train_until_killed(50, dataset=own_dataset, run_dir=tmp_path / "cut", **settings)
-    cut = gf.resume(tmp_path / "cut", dataset=own_dataset)
+    with jax.log_compiles():
+        cut = gf.resume(tmp_path / "cut", dataset=own_dataset)
+    assert not [line for line in caplog.messages if "XLA compilation of jit(run_chunk)" in line]
     assert_identical(parameters(whole.path), parameters(cut.path))
     strip = lambda rows: [{k: v for k, v in row.items() if k != "updates_per_second"} for row in rows]  # noqa: E731
     assert strip(RunFolder(whole.path).metrics()) == strip(RunFolder(cut.path).metrics())

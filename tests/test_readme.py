@@ -1,5 +1,6 @@
 """The Python of README and docs, run as it stands, in an empty folder, as a script without a main guard."""
 
+import os
 import re
 import subprocess
 import sys
@@ -16,12 +17,13 @@ DATA = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
 def test_the_python_examples_run_in_order(page, number, tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", page, re.S)
     assert len(blocks) == number
+    # Compiled for speed, unlike the other tests, as in a user's hands.
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_DISABLE_MOST_OPTIMIZATIONS"}
     for i, block in enumerate(blocks):
         script = tmp_path / f"example{i}.py"
         script.write_text(block, encoding="utf-8")
-        done = subprocess.run(
-            [sys.executable, script.name], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
-        )
+        command, options = [sys.executable, script.name], {"capture_output": True, "text": True, "timeout": 300}
+        done = subprocess.run(command, cwd=tmp_path, env=environment, check=False, **options)
         assert done.returncode == 0, done.stderr
 
 

@@ -3,6 +3,7 @@
 Where the process sees several devices, the members are spread over them, and what all of them read is copied to each.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -37,7 +38,7 @@ def device_names(count: int) -> str:
 
 
 def on_own_devices(stacked: _T) -> _T:
-    """Arrays with a leading axis of members, each member's on its device. On one device they stay where they are."""
+    """Arrays with a leading axis of members, each member's on its device."""
     return _put(stacked, _count(stacked), PartitionSpec(AXIS))
 
 
@@ -58,9 +59,18 @@ def init_agents(agent: str, members: Sequence[Member], spec: Spec) -> Agent:
         check(member.config)
     configs = jax.tree.map(lambda *values: jnp.array(values, jnp.float32), *(member.config for member in members))
     keys = _keys(members, "init")
-    agents = jax.jit(jax.vmap(lambda config, key: AGENTS[agent].build(config, spec, key)))(configs, keys)
     # A target may start as the very array that it follows; the loop donates each array, so each must be its own.
-    return on_own_devices(jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))(agents))
+    return on_own_devices(_copied(_build(configs, keys, agent, spec)))
+
+
+@functools.partial(jax.jit, static_argnames=("agent", "spec"))
+def _build(configs: Any, keys: Key[Array, " members"], agent: str, spec: Spec) -> Agent:
+    return jax.vmap(lambda config, key: AGENTS[agent].build(config, spec, key))(configs, keys)
+
+
+@jax.jit
+def _copied(tree: _T) -> _T:
+    return jax.tree.map(jnp.copy, tree)
 
 
 def member_keys(members: Sequence[Member], purpose: str) -> Key[Array, " members"]:
@@ -121,5 +131,5 @@ def _mesh(devices: Sequence[jax.Device]) -> Mesh:
 
 def _put(tree: _T, members: int, spec: PartitionSpec) -> _T:
     devices = devices_of(members)
-    # None: the default device for what is on the host; what is on a device already stays there.
-    return jax.device_put(tree, NamedSharding(_mesh(devices), spec) if len(devices) > 1 else None)
+    # One device is named too: programs of arrays that only happen to be there would be compiled again after a resume.
+    return jax.device_put(tree, NamedSharding(_mesh(devices), spec) if len(devices) > 1 else devices[0])
