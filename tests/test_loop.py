@@ -98,13 +98,13 @@ def test_a_diverging_run_names_step_seed_and_checkpoint(tmp_path):
 
 def test_an_evaluation_changes_nothing_that_is_learned_and_workers_nothing_at_all(cube_data, tmp_path):
     settings = {"hidden": (12,), "batch_size": 16, "log_every": 10, "agent": "rebrac", "data_dir": cube_data}
-    settings |= {"steps": 40, "save_every": 40, "eval_every": 20, "eval_slots": 3}
+    settings |= {"steps": 40, "save_every": 40, "eval_every": 20, "eval_slots": 2}
     runs = {
         label: gf.train(TASK, run_dir=tmp_path / label, **settings, **changes)
         for label, changes in {
             "none": {"eval_episodes": 0},
-            "one worker": {"eval_episodes": 4, "workers": 1},
-            "two workers": {"eval_episodes": 4, "workers": 2},
+            "one worker": {"eval_episodes": 3, "workers": 1},
+            "two workers": {"eval_episodes": 3, "workers": 2},
         }.items()
     }
     trained = [parameters(run.path) for run in runs.values()]
@@ -113,7 +113,7 @@ def test_an_evaluation_changes_nothing_that_is_learned_and_workers_nothing_at_al
     assert runs["none"].summary["results"] == []
     one, two = (RunFolder(runs[label].path).evaluations() for label in ("one worker", "two workers"))
     assert one == two
-    assert [(row["step"], row["policy"], row["episodes"]) for row in one] == [(20, "actor", 4), (40, "actor", 4)]
+    assert [(row["step"], row["policy"], row["episodes"]) for row in one] == [(20, "actor", 3), (40, "actor", 3)]
     # The command that evaluates a checkpoint repeats what training measured there.
     assert gf.evaluate(runs["one worker"].path, workers=2) == one[1:]
 
