@@ -235,9 +235,8 @@ def gfp_parts(agent: gfp.GFP, dataset: Dataset, batch: Batch, noise: Noise) -> d
         return jax.grad(loss)(actor)
 
     def guidance(_: Any, batch: Batch, noise: Noise, key: Array) -> Any:
-        actions = batch.actions, noise.z_next
-        q_data, q_actor = (aggregate(target_critic(batch.observations, a), config.q_agg) for a in actions)
-        return gfp.guidance(q_data, q_actor, jnp.ones(()), config)
+        q = aggregate(target_critic(batch.observations, jnp.stack([batch.actions, noise.z_next])), config.q_agg)
+        return gfp.guidance(q[0], q[1], jnp.ones(()), config)
 
     def flow_gradient(_: Any, batch: Batch, noise: Noise, key: Array) -> Any:
         return jax.grad(lambda flow: gfp.vabc_loss(flow, batch, batch.rewards, noise)[0])(flow)

@@ -131,15 +131,10 @@ def total_loss(
     a_omega = integrate(frozen(flow).at(batch.observations), noise.z, config.flow_steps)
     l_actor, lam, actor_metrics = actor_loss(a_theta, a_omega, frozen(critic), batch, config)
 
-    def value(actions: Float[Array, "B act"]) -> Float[Array, " B"]:
-        return aggregate(target_critic(batch.observations, actions), config.q_agg)
-
-    q_theta = q_omega = jnp.zeros(())
-    if config.guidance_agg != "vabc":
-        q_theta = value(frozen(jnp.clip(a_theta, -1.0, 1.0)))
-    if config.guidance_agg != "actor":
-        q_omega = value(a_omega)
-    g = guidance(value(batch.actions), combine(q_theta, q_omega, config.guidance_agg), lam, config)
+    a_actor = frozen(jnp.clip(a_theta, -1.0, 1.0))
+    compared = {"actor": [a_actor], "vabc": [a_omega]}.get(config.guidance_agg, [a_actor, a_omega])
+    q = aggregate(target_critic(batch.observations, jnp.stack([batch.actions, *compared])), config.q_agg)
+    g = guidance(q[0], combine(q[1], q[-1], config.guidance_agg), lam, config)
     l_vabc, vabc_metrics = vabc_loss(flow, batch, g, noise)
     return l_critic + l_actor + l_vabc, {**critic_metrics, **actor_metrics, **vabc_metrics}
 
