@@ -6,7 +6,7 @@
 The policy of a freshly initialised agent, which acts for as long as an episode lasts, or that of a run, which may end
 its episodes early. Starting the environments and compiling the policy are counted apart: one episode a slot comes first
 and is not measured. ``policy_share`` is the share of wall time that the policy's calls take, from observations on the
-host to actions on the host.
+host to actions on the host. ``environments_seconds`` is the floor: the last evaluation again, its actions replayed.
 """
 
 import dataclasses
@@ -18,7 +18,8 @@ import jax
 import numpy as np
 
 import guidedflow
-from benchmarks.common import TASK, parse, report, run, spread
+from benchmarks.common import TASK, elapsed, parse, report, run, spread
+from guidedflow.agents.agent import Act
 from guidedflow.envs.vector import VectorEnv
 from guidedflow.errors import UserError
 from guidedflow.opengl import needed_backend
@@ -90,12 +91,14 @@ class Timed:
     def __init__(self, policy: guidedflow.Policy):
         self._policy = policy
         self.calls: list[float] = []
+        self.actions: dict[int, np.ndarray] = {}
 
-    def __call__(self, observations: np.ndarray, key: Any) -> np.ndarray:
+    def __call__(self, observations: np.ndarray, key: Any, call: int) -> np.ndarray:
         """Its actions; it draws noise of its own, as it does where it is deployed."""
         began = time.perf_counter()
         actions = self._policy(observations)
         self.calls.append(time.perf_counter() - began)
+        self.actions[call] = actions
         return actions
 
 
@@ -114,16 +117,20 @@ def measure(policy: guidedflow.Policy, task: Task, arguments: Arguments) -> dict
         seconds, steps, shares = [], [], []
         for repeat in range(arguments.repeats):
             act.calls.clear()
+            act.actions.clear()
             began = time.perf_counter()
             found = evaluate(act, env, spec, episodes=episodes, seed=repeat + 1)
             seconds.append(time.perf_counter() - began)
             steps.append(sum(episode.length for episode in found))
             shares.append(sum(act.calls) / seconds[-1])
+        replay: Act = lambda observations, key, call: act.actions[call]  # noqa: E731
+        alone = elapsed(lambda: evaluate(replay, env, spec, episodes=episodes, seed=arguments.repeats))
     return {
         "seconds": spread(seconds),
         "episodes_per_second": spread(episodes / second for second in seconds),
         "steps_per_second": spread(count / second for count, second in zip(steps, seconds, strict=True)),
         "policy_share": spread(shares),
+        "environments_seconds": alone,
         "start_seconds": started,
         "compile_seconds": compiled,
     }

@@ -100,7 +100,8 @@ def test_data_is_made_loaded_and_sampled(rows):
 def test_evaluation_says_how_much_of_its_time_is_the_policys(rows):
     options = ["--agent", "bc", *TINY, "--episodes", "1", "--workers", "1", "--repeats", "1"]
     (row,) = rows("evaluate", *options)
-    assert_positive(row, "seconds", "episodes_per_second", "steps_per_second", "start_seconds", "compile_seconds")
+    rates = "episodes_per_second", "steps_per_second"
+    assert_positive(row, *rates, "seconds", "environments_seconds", "start_seconds", "compile_seconds")
     assert 0 < row["policy_share"]["median"] < 1
     assert row["steps_per_second"]["median"] == pytest.approx(200 * row["episodes_per_second"]["median"])
 

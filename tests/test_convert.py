@@ -302,7 +302,7 @@ class Recorder:
 def test_evaluation_and_interaction_take_actions_of_the_environments_range():
     spec = Spec((4,), np.dtype("float32"), 3, (), RANGE)
     env = Recorder(2)
-    evaluate(lambda s, key: np.full((2, 3), 0.5, np.float32), env, spec, episodes=2, seed=0)
+    evaluate(lambda s, key, call: np.full((2, 3), 0.5, np.float32), env, spec, episodes=2, seed=0)
     assert [action.tolist() for action in env.taken] == [[1.0, 7.5, 3.0]] * 6
 
     fields = {**own_arrays(), "actions": np.zeros((120, 3))}

@@ -48,7 +48,7 @@ def test_each_slot_runs_its_share_and_no_more(slots, episodes):
     lengths = list(itertools.islice(itertools.cycle([2, 9, 9]), episodes))
     env = ScriptedEnv(slots, lengths)
     found = evaluate(
-        lambda s, key: np.zeros((slots, 1)), env, Spec((1,), np.dtype("float32"), 1), episodes=episodes, seed=0
+        lambda s, key, call: np.zeros((slots, 1)), env, Spec((1,), np.dtype("float32"), 1), episodes=episodes, seed=0
     )
     assert [episode.number for episode in found] == list(range(episodes))
     assert len(env.started) == len(set(env.started)) == episodes
@@ -141,7 +141,7 @@ def test_a_killed_worker_says_so():
 def test_videos_are_written(tmp_path):
     from PIL import Image
 
-    def act(observations, key):
+    def act(observations, key, call):
         return np.ones((1, 5), np.float32)  # Moves, so that no two frames are alike.
 
     with VectorEnv(TASK, slots=1, workers=1, gl_backend=gl_backend(), max_episode_steps=5) as vector:

@@ -14,6 +14,7 @@ import numpy as np
 import scipy.special
 
 from guidedflow.agents import AGENTS, Agent, find_agent
+from guidedflow.agents.agent import acting
 from guidedflow.data import arrays, d4rl, minari, npz, ogbench
 from guidedflow.data.dataset import Dataset
 from guidedflow.data.generate import FAMILIES
@@ -393,8 +394,7 @@ class Policy:
 
     def __init__(self, agent: Agent, name: str, spec: Spec, seed: int = 0):
         self.spec = spec
-        self._act = jax.jit(lambda agent, observations, key: agent.policies()[name](observations, key))
-        self._agent = agent
+        self._act = acting(agent, name)
         self._key = jax.random.key(derived_seed(seed, "act"))
         self._calls = 0
 
@@ -428,9 +428,8 @@ class Policy:
         batched = observations.ndim == len(shape) + 1
         if observations.shape[int(batched) :] != shape:
             raise UserError(f"observation: expected shape {shape}, or a batch of it, found {observations.shape}")
-        key = jax.random.fold_in(self._key, self._calls)
+        actions = self._act(observations if batched else observations[None], self._key, self._calls)
         self._calls += 1
-        actions = np.asarray(self._act(self._agent, observations if batched else observations[None], key))
         actions = self.spec.to_environment(actions)
         return actions if batched else actions[0]
 

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import functools
 import typing
 from collections.abc import Callable
 from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
@@ -21,6 +22,8 @@ from guidedflow.types import Batch, Spec
 Metrics = dict[str, Float[Array, ""]]
 Policy = Callable[[Shaped[Array, "B *obs"], PRNGKeyArray], Float[Array, "B act"]]
 """act(observations, key) -> actions in [-1, 1]. One observation is a batch of one."""
+Act = Callable[[Shaped[np.ndarray, "B *obs"], PRNGKeyArray, int], Float[np.ndarray, "B act"]]
+"""act(observations, key, call): a policy on the host, with the noise that ``key`` has for the call of that number."""
 
 _T = TypeVar("_T")
 
@@ -132,6 +135,23 @@ class CriticAgent(Agent):
         networks, optimizer = adam_step(self.networks, gradients, self.optimizer, self.config.learning_rate)
         target_critic = optax.incremental_update(networks.critic, self.target_critic, self.config.tau)
         return type(self)(self.config, networks, target_critic, optimizer), metrics
+
+
+def acting(agent: Agent, policy: str) -> Act:
+    """A policy of one agent, compiled and quick to call."""
+    # Flattened once: JAX takes longer to flatten an agent's modules at every call than a small network to act.
+    leaves, structure = jax.tree.flatten(agent)
+    program = _program(structure, policy)
+    return lambda observations, key, call: np.asarray(program(leaves, observations, key, np.uint32(call)))
+
+
+@functools.lru_cache(maxsize=64)
+def _program(structure: Any, policy: str) -> Callable[..., Array]:
+    def act(leaves: list[Array], observations: Array, key: PRNGKeyArray, call: Array) -> Array:
+        agent: Agent = jax.tree.unflatten(structure, leaves)
+        return agent.policies()[policy](observations, jax.random.fold_in(key, call))
+
+    return jax.jit(act)
 
 
 def frozen(tree: _T) -> _T:

@@ -1,20 +1,19 @@
 """Evaluation: a fixed number of episodes per environment slot, each a function of the seed and its number alone."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float, PRNGKeyArray, Shaped
 
+from guidedflow.agents.agent import Act
 from guidedflow.envs.render import write_gif
 from guidedflow.envs.vector import Command, Reset, VectorEnv
 from guidedflow.seeding import derived_seed
 from guidedflow.types import Spec
 
-Act = Callable[[Shaped[np.ndarray, "B *obs"], PRNGKeyArray], Float[np.ndarray, "B act"]]
 Z_95 = 1.959963984540054
 VIDEO_FRAMES_PER_SECOND = 20
 
@@ -57,7 +56,7 @@ def evaluate(
     episodes finish first would favour short ones. Episode n starts from a state that depends on (seed, n) only.
 
     Args:
-        act: maps observations of all slots and a key to their actions; the batch always has ``env.slots`` rows.
+        act: the policy; its batch always has ``env.slots`` rows.
         env: the environments.
         spec: shapes of the task's observations and actions, and the range that the latter stand for.
         episodes: how many.
@@ -75,7 +74,7 @@ def evaluate(
     while any(queues) or any(running):
         actions = None
         if any(running):
-            actions = spec.to_environment(act(observations, jax.random.fold_in(key, tick)))
+            actions = spec.to_environment(act(observations, key, tick))
         tick += 1
         commands: list[Command] = [None] * env.slots
         for slot, episode in enumerate(running):

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from guidedflow.agents import Agent
+from guidedflow.agents.agent import acting
 from guidedflow.data.augment import random_crops
 from guidedflow.data.dataset import Dataset
 from guidedflow.envs.vector import VectorEnv
@@ -349,7 +350,7 @@ class Evaluator:
             for policy in agents.policy_names:
                 clip = f"step{step} {member.variant} seed{member.seed} {policy}"
                 episodes = evaluate(
-                    functools.partial(_act, one, policy),
+                    acting(one, policy),
                     self._env,
                     self._spec,
                     episodes=self._settings.eval_episodes,
@@ -367,15 +368,6 @@ class Evaluator:
 
     def __exit__(self, *_: object) -> None:
         self._env.close()
-
-
-def _act(agent: Agent, policy: str, observations: np.ndarray, key: Key[Array, ""]) -> np.ndarray:
-    return np.asarray(_compiled_act(agent, policy, observations, key))
-
-
-@functools.partial(jax.jit, static_argnames="policy")
-def _compiled_act(agent: Agent, policy: str, observations: Array, key: Key[Array, ""]) -> Array:
-    return agent.policies()[policy](observations, key)
 
 
 def _track(trackers: Sequence[Tracker], step: int, member: Member, values: Mapping[str, float]) -> None:
