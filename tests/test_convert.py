@@ -14,6 +14,7 @@ from conftest import TASK, own_arrays
 
 import guidedflow as gf
 from guidedflow.agents.rebrac import ReBRACConfig
+from guidedflow.api import _load_agents
 from guidedflow.cli import main
 from guidedflow.data import minari as minari_reader
 from guidedflow.data.inspect import inspect
@@ -21,8 +22,9 @@ from guidedflow.envs.vector import Outcome, Reset
 from guidedflow.errors import UserError
 from guidedflow.training.evaluate import evaluate
 from guidedflow.training.online import Interaction
+from guidedflow.training.record import RunFolder
 from guidedflow.training.settings import Member, TrainSettings
-from guidedflow.training.stack import init_agents, member_keys
+from guidedflow.training.stack import init_agents, member_keys, select
 from guidedflow.types import ActionRange, Spec, flattened
 
 SMALL = {"hidden": (8,), "flow_steps": 1}
@@ -252,7 +254,8 @@ def test_a_policy_takes_dictionaries_and_acts_in_the_datas_range(tmp_path):
     assert policy.spec == dataset.spec
     batch = {"a": {"b": np.arange(12.0).reshape(4, 3, 1)}, "z": np.ones((4, 1)), "unused": None}
     vectors = np.concatenate([np.arange(12.0).reshape(4, 3), np.ones((4, 1))], axis=1)
-    raw = np.asarray(policy._agent.policies()["actor"](vectors.astype(np.float32), jax.random.key(0)))
+    agent = select(_load_agents(RunFolder(run.path), "latest")[0], 0)
+    raw = np.asarray(agent.policies()["actor"](vectors.astype(np.float32), jax.random.key(0)))
     wanted = raw * [2, 5] + [0, 5]
     np.testing.assert_allclose(policy(batch), wanted, rtol=1e-5)
     np.testing.assert_allclose(policy(vectors), wanted, rtol=1e-5)
