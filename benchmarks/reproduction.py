@@ -14,15 +14,17 @@ from guidedflow.tasks import Task, published_settings, tasks
 from guidedflow.training.settings import resolve
 
 BENCHMARKS = (Path(__file__).parents[1] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
-# Agent to the beginning of its row among the update rates at the published network size.
-RATE_ROWS = {
-    "gfp": r"`python -m benchmarks\.update --agents gfp --repeats 5` \(512 x 4\)",
-    "fql": r".* \(512 x 4\): FQL",
-    "rebrac": r"the same command: ReBRAC",
-    "iql": r"the same command: IQL",
-}
-QUICK_TASK = "cube-single-noisy-singletask-task1-v0"
-QUICK_ROWS = (("gfp", "GFP", "actor"), ("gfp-vabc", "", "VaBC"), ("fql", "FQL", "actor"), ("rebrac", "ReBRAC", "actor"))
+RATE_ROWS = {"gfp": "GFP", "fql": "FQL", "rebrac": "ReBRAC", "iql": "IQL"}
+# Where docs/benchmarks.md has the quick runs of a data family.
+QUICK_TABLES = {"cube-single-noisy": "## All algorithms", "cube-single-play": "### The same on cube-single-play"}
+QUICK_ROWS = (
+    ("gfp", "GFP", "actor"),
+    ("gfp-vabc", "", "VaBC"),
+    ("fql", "FQL", "actor"),
+    ("rebrac", "ReBRAC", "actor"),
+    ("iql", "IQL", "actor"),
+    ("bc", "BC", "flow"),
+)
 
 HEAD = """\
 # Reproducing the published table
@@ -61,12 +63,12 @@ The five pixel tasks (`visual-manipulation`) train and are evaluated here, but n
 None of the 27 categories, by any agent: nothing has been trained with the published settings on the published data.
 What was run is far smaller and may not be compared with the published figures; `guidedflow report` says so of it.
 
-**{task}**, preset `quick`: 25,000 steps instead of 1,000,000, networks of 256 x 3, 100
-episodes of data generated here instead of 1000 published ones, 50 episodes an evaluation, one evaluation instead of the
-mean of three, 3 seeds instead of 8 (details in [benchmarks.md](benchmarks.md)):
+Preset `quick`: 25,000 steps (cube-single-play: 15,000) instead of 1,000,000, networks of 256 x 3, 100 episodes of data
+generated here instead of 1000 published ones, 50 episodes an evaluation, one evaluation instead of the mean of three, 3
+seeds instead of 8 (details in [benchmarks.md](benchmarks.md)), the first of each family's five tasks:
 
-| agent | here, success | published, 8 seeds |
-|---|---|---|
+| data | agent | here, success | published, 8 seeds |
+|---|---|---|---|
 {quick}
 **door-human-v1**, preset `quick`: 25,000 steps instead of 500,000, one seed: score 0.0 for the actor and for VaBC
 (published: {door:.2f} and {door_vabc:.1f}). pen-expert-v1, likewise, on 300 episodes made here: 79.7 and 84.8
@@ -76,9 +78,9 @@ mean of three, 3 seeds instead of 8 (details in [benchmarks.md](benchmarks.md)):
 
 def rates() -> dict[str, float]:
     """Updates a second on two cores, by agent."""
-    found = {}
-    for agent, start in RATE_ROWS.items():
-        row = re.search(rf"^\| {start} \| ([\d.]+) \[", BENCHMARKS, re.M)
+    found, table = {}, BENCHMARKS.partition("## Update rate")[2]
+    for agent, name in RATE_ROWS.items():
+        row = re.search(rf"^\| {name} \| ([\d.]+) \[", table, re.M)
         if row is None:
             raise SystemExit(f"docs/benchmarks.md: expected a row with the update rate of {agent}, found none")
         found[agent] = float(row[1])
@@ -122,14 +124,16 @@ def rows() -> list[str]:
 
 
 def quick_rows() -> str:
-    """What docs/benchmarks.md says of the quick preset, beside the published scores of that task."""
-    table, text = BENCHMARKS.partition("## All algorithms")[2], ""
-    for method, name, policy in QUICK_ROWS:
-        row = re.search(rf"^\| {name} ?\| {policy} \|.*\| ([\d.]+)%[^|]*\|$", table, re.M)
-        if row is None:
-            raise SystemExit(f"docs/benchmarks.md: expected a row of {name or 'GFP'} {policy}, found none")
-        figure = published().figure(method, "ogbench/cube-single-noisy", [QUICK_TASK], 5)
-        text += f"| {method} | {row[1]}% | {f'{figure.mean:.1f}%' if figure else '-'} |\n"
+    """What docs/benchmarks.md says of the quick preset, beside the published scores of those tasks."""
+    text = ""
+    for family, heading in QUICK_TABLES.items():
+        table = BENCHMARKS.partition(heading)[2]
+        for method, name, policy in QUICK_ROWS:
+            row = re.search(rf"^\| {name} ?\| {policy} \|.*\| ([\d.]+)%[^|]*\|$", table, re.M)
+            if row is None:
+                raise SystemExit(f"docs/benchmarks.md: {heading}: expected {name or 'GFP'} {policy}, found no such row")
+            figure = published().figure(method, f"ogbench/{family}", [f"{family}-singletask-task1-v0"], 5)
+            text += f"| {family} | {method} | {row[1]}% | {f'{figure.mean:.1f}%' if figure else '-'} |\n"
     return text
 
 
@@ -142,7 +146,7 @@ def main() -> None:
         for task, name in (("door", "door-human-v1"), ("pen", "pen-expert-v1"))
         for suffix, method in (("", "gfp"), ("_vabc", "gfp-vabc"))
     }
-    print(DONE.format(task=QUICK_TASK, quick=quick_rows(), **means), end="")
+    print(DONE.format(quick=quick_rows(), **means), end="")
 
 
 if __name__ == "__main__":
