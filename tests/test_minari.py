@@ -270,3 +270,30 @@ def test_environments_are_the_packages_own(task):
     lowest, highest = task.reference_returns
     assert (task.score(0.0, lowest), task.score(0.0, highest)) == (0.0, 100.0)
     assert find_task(task.id) == task
+
+
+@pytest.mark.parametrize("absent", [["observation_space"], ["action_space"], ["observation_space", "action_space"]])
+def test_no_data_set_runs_code(hopper, tmp_path, capsys, absent):
+    folder, _ = hopper
+    path, ran = folder / TASK / "data" / "metadata.json", tmp_path / "ran"
+    metadata = json.loads(path.read_text())
+    spec = {"entry_point": "os:system", "kwargs": {"command": f"touch {ran}"}, "additional_wrappers": []}
+    metadata["env_spec"] = json.dumps(json.loads(metadata["env_spec"]) | spec)
+    for name in absent:
+        del metadata[name]
+    path.write_text(json.dumps(metadata))
+    at = ["--data-dir", str(folder)]
+    for command in (
+        ["data", "convert", str(folder / TASK), str(tmp_path / "made.npz")],
+        ["data", "inspect", TASK, *at],
+        ["data", "fetch", TASK, *at],
+        ["train", TASK, "--run-dir", str(tmp_path / "run"), *at],
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main(command)
+        said = capsys.readouterr().err
+        assert stopped.value.code == 2, command
+        assert f"found no {absent[0]}" in said, said
+        assert said.count("\n") == 1, said
+    assert not ran.exists()
+    assert not (tmp_path / "run").exists()

@@ -249,13 +249,28 @@ def _root(folder: Path) -> Iterator[None]:
 def stored_episodes(path: Path) -> Any:
     """The episodes of a local data set, one after the other, as the minari package gives them.
 
+    Its metadata must hold both spaces. The package would otherwise make the environment that the metadata specify,
+    and an environment's specification may name any function of any module to be called.
+
     Raises:
-        UserError: it is damaged.
+        UserError: it is damaged, or has no spaces.
     """
     from minari import MinariDataset
+    from minari.dataset._storages import get_minari_storage
+    from minari.serialization import deserialize_space
 
+    metadata = _stored_metadata(path)
+    missing = [name for name in ("observation_space", "action_space") if not isinstance(metadata.get(name), str)]
+    if missing:
+        raise UserError(
+            f"{path}: metadata.json: expected observation_space and action_space, found no {missing[0]}; it is not "
+            "taken from env_spec, because making an environment that a data set names could run any code"
+        )
     try:
-        yield from MinariDataset(path / "data").iterate_episodes()
+        spaces = [deserialize_space(metadata[name]) for name in ("observation_space", "action_space")]
+        storage = get_minari_storage(metadata["data_format"])
+        jpeg = bool(metadata.get("jpeg_encoding", True))
+        yield from MinariDataset(storage(path / "data", *spaces, jpeg_encoding=jpeg)).iterate_episodes()
     except (OSError, KeyError, ValueError, RuntimeError, AssertionError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path}: expected a whole Minari data set, found: {reason}") from error
