@@ -102,6 +102,8 @@ def test_lists(run):
         (["train", TASK, "--data-dir", "nowhere"], ["nowhere", "data generate cube-single-noisy", "data fetch"]),
         (["train", "pen-human-v1"], ["pen-human-v1"]),
         (["train", "missing.npz"], ["missing.npz", "nothing there"]),
+        (["train", TASK, "--dataset", "missing.npz"], ["missing.npz", "nothing there"]),
+        (["train", "one.npz", "--dataset", "other.npz"], ["dataset", "expected none beside one.npz"]),
         (["train", "--resume", "nowhere"], ["nowhere", "config.json"]),
         (["evaluate", "nowhere"], ["nowhere", "config.json"]),
         (["data", "generate", "cube-sinlge-noisy"], ["cube-sinlge-noisy", "cube-single-noisy"]),

@@ -259,7 +259,11 @@ def train(
         Stopped: SIGINT or SIGTERM came; the run is saved and can be continued.
     """
     known_task, data_source = None, IN_MEMORY
-    if task is not None and not str(task).endswith(arrays.SUFFIXES):
+    if task is not None and str(task).endswith(arrays.SUFFIXES):
+        if dataset is not None:
+            raise UserError(f"dataset: expected none beside {task}, which is the data already; name a task with it")
+        dataset = Path(task)
+    elif task is not None:
         known_task = find_task(str(task))
     resolved = resolve(agent, preset, known_task, settings)
     sweep = plain_sweep(sweep)
@@ -271,7 +275,7 @@ def train(
     workers = _workers(workers)
     if wandb is not None:
         WeightsAndBiases.check(wandb)
-    is_own = known_task is None or dataset is not None
+    is_own = dataset is not None
     if isinstance(dataset, str | Path):
         data_source, dataset = str(Path(dataset).absolute()), arrays.load(Path(dataset))
     if dataset is not None:
@@ -279,13 +283,10 @@ def train(
     elif known_task is not None:
         data_source = str(dataset_path(known_task, data_dir).absolute())
         dataset = load_task_data(known_task, Path(data_source), on_notice)
-    elif task is not None:
-        data_source = str(Path(task).absolute())
-        dataset = arrays.load(Path(task))
     else:
         raise UserError("train: expected a task or a dataset, found neither")
     AGENTS[agent].check_spec(dataset.spec)
-    name = known_task.id if known_task else Path(task).stem if task else "own-data"
+    name = known_task.id if known_task else "own-data" if data_source == IN_MEMORY else Path(data_source).stem
     made = made_by(Path(data_source)) if data_source != IN_MEMORY else None
     folder = RunFolder.create(
         Path(run_dir) if run_dir is not None else _new_run_dir(name, agent, preset),
