@@ -32,12 +32,12 @@ import numpy as np
 
 from benchmarks.common import TASK, apart, elapsed, parse, report, run, say, spread
 from benchmarks.memory import Watch, held, own
-from guidedflow.data import npz
-from guidedflow.data.generate import episode_record, generate
+from guidedflow.data.formats import npz
 from guidedflow.errors import UserError
 from guidedflow.processes import available_cores
 from guidedflow.settings import Count
-from guidedflow.tasks import find_task
+from guidedflow.suites import find_task
+from guidedflow.suites.ogbench.oracles import episode_record, generate
 
 FAMILY = find_task(TASK).dataset
 EPISODE = 1001
@@ -149,7 +149,7 @@ def write_frames(path: Path, frames: int) -> None:
 def read_frames(path: str, batch_size: int, batches: int, repeats: int) -> dict[str, Any]:
     import jax
 
-    from guidedflow.data import arrays
+    from guidedflow.data.formats import arrays
 
     jax.numpy.zeros(3).block_until_ready()  # The backend is started before anything is measured.
     before = own("RssAnon")

@@ -31,9 +31,9 @@ from typing import Any
 
 from benchmarks.common import TASK, apart, elapsed, parse, report, run, say, spread
 from guidedflow.agents import find_agent
-from guidedflow.data.generate import recipe
 from guidedflow.settings import Count, CountOrZero, Sizes
-from guidedflow.tasks import find_task
+from guidedflow.suites import find_task
+from guidedflow.suites.ogbench.oracles import recipe
 
 Report = tuple[float, str, float]
 """When training reported, what it said comes next, and updates a second if a chunk has just ended, else 0."""

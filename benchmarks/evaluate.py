@@ -24,10 +24,10 @@ from guidedflow.envs.vector import VectorEnv
 from guidedflow.errors import UserError
 from guidedflow.opengl import needed_backend
 from guidedflow.processes import available_cores
+from guidedflow.runs.folder import RunFolder
 from guidedflow.settings import Count, Sizes
-from guidedflow.tasks import Task, find_task
+from guidedflow.suites import Task, find_task
 from guidedflow.training.evaluate import evaluate
-from guidedflow.training.record import RunFolder
 from guidedflow.types import Spec
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks import browser
 from benchmarks.synthetic import write_run
 from guidedflow.processes import available_cores
-from guidedflow.tasks import tasks
+from guidedflow.suites import tasks
 
 AGENTS = ("gfp", "fql", "rebrac", "iql", "bc")
 

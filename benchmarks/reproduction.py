@@ -10,7 +10,7 @@ from pathlib import Path
 
 from guidedflow.results import published
 from guidedflow.results.protocol import protocol
-from guidedflow.tasks import Task, published_settings, tasks
+from guidedflow.suites import Task, published_settings, tasks
 from guidedflow.training.settings import resolve
 
 BENCHMARKS = (Path(__file__).parents[1] / "docs" / "benchmarks.md").read_text(encoding="utf-8")

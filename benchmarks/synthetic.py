@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from guidedflow.agents import AGENTS
-from guidedflow.tasks import Task
-from guidedflow.training.record import EVALUATION_FIELDS, versions
+from guidedflow.runs.folder import EVALUATION_FIELDS, versions
+from guidedflow.suites import Task
 from guidedflow.training.settings import resolve, to_json
 
 

@@ -33,9 +33,9 @@ from guidedflow.nn.actor import NoiseActor
 from guidedflow.nn.critic import aggregate, critic_loss
 from guidedflow.nn.flow import Noise, integrate
 from guidedflow.settings import Count, Sizes, build
-from guidedflow.training.loop import run_chunk
+from guidedflow.training.members import init_agents, member_keys, over_members, select
 from guidedflow.training.settings import Member, TrainSettings
-from guidedflow.training.stack import init_agents, member_keys, over_members, select
+from guidedflow.training.trainer import run_chunk
 from guidedflow.types import Batch
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from guidedflow.data.dataset import Dataset
-from guidedflow.data.generate import generate
+from guidedflow.suites.ogbench.oracles import generate
 
 TASK = "cube-single-noisy-singletask-task1-v0"
 # Recordings and policies that do not ship with the package; beside the repository on the machines that test it.

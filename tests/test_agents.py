@@ -12,8 +12,8 @@ from bridge import SPEC, random_batch
 from guidedflow.agents import AGENTS
 from guidedflow.errors import UserError
 from guidedflow.settings import Range
+from guidedflow.training.members import init_agents, select
 from guidedflow.training.settings import Member
-from guidedflow.training.stack import init_agents, select
 
 SMALL = {"hidden": (12,), "flow_steps": 2}
 

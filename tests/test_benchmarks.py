@@ -15,8 +15,8 @@ sys.path.append(str(ROOT))
 
 from benchmarks.common import OutOfMemory, apart, run
 from benchmarks.floor import gflop, matrix_products
-from guidedflow.data.generate import recipe
 from guidedflow.errors import UserError
+from guidedflow.suites.ogbench.oracles import recipe
 
 TINY = ["--hidden", "8"]
 SHORT = [*TINY, "--batch-size", "4", "--rows", "2000", "--chunk", "2", "--repeats", "2"]

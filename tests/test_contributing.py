@@ -11,7 +11,7 @@ from conftest import own_arrays, train_until_killed
 
 import guidedflow as gf
 from guidedflow.api import _load_agents
-from guidedflow.training.record import RunFolder
+from guidedflow.runs.folder import RunFolder
 
 CONTRIBUTING = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
 SMALL = {"agent": "regression", "hidden": (16,), "batch_size": 32, "log_every": 10, "steps": 60, "save_every": 20}

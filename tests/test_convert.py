@@ -16,15 +16,15 @@ import guidedflow as gf
 from guidedflow.agents.rebrac import ReBRACConfig
 from guidedflow.api import _load_agents
 from guidedflow.cli import main
-from guidedflow.data import minari as minari_reader
+from guidedflow.data.formats import minari as minari_reader
 from guidedflow.data.inspect import inspect
 from guidedflow.envs.vector import Outcome, Reset
 from guidedflow.errors import UserError
+from guidedflow.runs.folder import RunFolder
 from guidedflow.training.evaluate import evaluate
+from guidedflow.training.members import init_agents, member_keys, select
 from guidedflow.training.online import Interaction
-from guidedflow.training.record import RunFolder
 from guidedflow.training.settings import Member, TrainSettings
-from guidedflow.training.stack import init_agents, member_keys, select
 from guidedflow.types import ActionRange, Spec, flattened
 
 SMALL = {"hidden": (8,), "flow_steps": 1}

@@ -12,13 +12,13 @@ from conftest import SHARED
 from gymnasium.utils.env_checker import check_env
 
 import guidedflow as gf
-from guidedflow.data import d4rl
 from guidedflow.data.download import D4RL_BASES, _d4rl_name, verify_hdf5
+from guidedflow.data.formats import hdf5 as d4rl
 from guidedflow.data.inspect import inspect
-from guidedflow.envs.antmaze import GOAL_RADIUS, MAZES
-from guidedflow.envs.make import halve_margins, make_env
 from guidedflow.errors import UserError
-from guidedflow.tasks import find_task, tasks
+from guidedflow.suites import find_task, tasks
+from guidedflow.suites.d4rl.antmaze import GOAL_RADIUS, MAZES
+from guidedflow.suites.make import halve_margins, make_env
 
 needs_shared = pytest.mark.skipif(SHARED is None, reason="needs the recordings and policies of ../shared/data")
 HANDS = ("door", "hammer", "pen", "relocate")

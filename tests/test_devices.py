@@ -22,11 +22,13 @@ import guidedflow as gf
 from guidedflow.agents.rebrac import ReBRACConfig
 from guidedflow.api import _load_agents
 from guidedflow.envs.vector import Outcome, Reset
-from guidedflow.training import loop, stack, stream
+from guidedflow.runs.folder import RunFolder
+from guidedflow.training import members as stack
+from guidedflow.training import stream
+from guidedflow.training import trainer as loop
+from guidedflow.training.members import device_names, devices_of, init_agents, member_keys, select
 from guidedflow.training.online import Interaction
-from guidedflow.training.record import RunFolder
 from guidedflow.training.settings import Member, TrainSettings
-from guidedflow.training.stack import device_names, devices_of, init_agents, member_keys, select
 
 COMMON = {"hidden": (8,), "batch_size": 16, "log_every": 10, "save_every": 10, "steps": 20}
 GFP = {**COMMON, "agent": "gfp", "flow_steps": 2}

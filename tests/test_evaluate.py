@@ -10,10 +10,10 @@ import pytest
 from scipy.stats import binomtest
 
 from guidedflow import opengl
-from guidedflow.envs.make import make_env
 from guidedflow.envs.vector import Outcome, Reset, VectorEnv
 from guidedflow.opengl import gl_backend
-from guidedflow.tasks import find_task, tasks
+from guidedflow.suites import find_task, tasks
+from guidedflow.suites.make import make_env
 from guidedflow.training.evaluate import Episode, evaluate, summarize, wilson_interval
 from guidedflow.types import Spec
 

@@ -15,8 +15,10 @@ import numpy as np
 import ogbench
 import pytest
 
-from guidedflow.data import generate as module
-from guidedflow.data.generate import (
+from guidedflow.errors import UserError
+from guidedflow.processes import HelperDied
+from guidedflow.suites.ogbench import oracles as module
+from guidedflow.suites.ogbench.oracles import (
     FAMILIES,
     Collector,
     cube_stays_in_view,
@@ -24,8 +26,6 @@ from guidedflow.data.generate import (
     generate,
     recipe,
 )
-from guidedflow.errors import UserError
-from guidedflow.processes import HelperDied
 
 # OGBench states the bounds of its actions in float64, which gymnasium remarks upon.
 pytestmark = pytest.mark.filterwarnings("ignore:.*precision lowered by casting:UserWarning")
@@ -59,7 +59,7 @@ def generate_until(done: int, strike: str, directory: Path, **options: object) -
     script = f"""
 import os, signal
 from pathlib import Path
-from guidedflow.data.generate import generate
+from guidedflow.suites.ogbench.oracles import generate
 signal.signal(signal.SIGINT, signal.default_int_handler)  # Whoever started the tests may have it ignored.
 strike = lambda done, total: done == {done} and {strike}
 generate("cube-single-noisy", directory=Path({str(directory)!r}), progress=strike, **{options!r})
@@ -415,7 +415,7 @@ def test_scene_is_drawn_again_until_the_cube_stays_in_view(monkeypatch: pytest.M
 def test_workers_do_not_import_jax() -> None:
     script = """
 import sys
-import guidedflow.data.generate as module
+import guidedflow.suites.ogbench.oracles as module
 assert not {"jax", "mujoco", "ogbench", "gymnasium"} & set(sys.modules)
 module.Collector("cube-single-play", 3)
 assert "jax" not in sys.modules

@@ -50,7 +50,7 @@ def test_rooms_import_only_what_they_may(path):
 
 
 @pytest.mark.parametrize(
-    "module", ["guidedflow", "guidedflow.cli", "guidedflow.envs.vector", "guidedflow.data.generate"]
+    "module", ["guidedflow", "guidedflow.cli", "guidedflow.envs.vector", "guidedflow.suites.ogbench.oracles"]
 )
 def test_jax_is_not_imported_by_what_must_start_fast(module):
     program = f"import sys, {module}; sys.exit('jax' in sys.modules)"
@@ -61,7 +61,9 @@ def test_the_trainer_needs_no_mujoco_and_making_data_no_jax():
     program = "import sys, guidedflow.api; sys.exit('mujoco' in sys.modules)"
     environment = {**os.environ, "MUJOCO_GL": "nonsense"}
     assert subprocess.run([sys.executable, "-c", program], check=False, env=environment).returncode == 0
-    program = "import sys, guidedflow.data.generate as g; g.Collector('scene-noisy'); sys.exit('jax' in sys.modules)"
+    program = (
+        "import sys, guidedflow.suites.ogbench.oracles as g; g.Collector('scene-noisy'); sys.exit('jax' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 

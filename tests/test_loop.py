@@ -18,11 +18,11 @@ import guidedflow as gf
 from guidedflow.agents import AGENTS
 from guidedflow.api import _load_agents
 from guidedflow.errors import UserError
-from guidedflow.tasks import find_task
-from guidedflow.training.loop import fit, run_chunk
-from guidedflow.training.record import RunFolder
+from guidedflow.runs.folder import RunFolder
+from guidedflow.suites import find_task
+from guidedflow.training.members import init_agents, select
 from guidedflow.training.settings import Member, resolve
-from guidedflow.training.stack import init_agents, select
+from guidedflow.training.trainer import fit, run_chunk
 
 SMALL = {"hidden": (12,), "batch_size": 16, "log_every": 10}
 

@@ -12,11 +12,11 @@ import pytest
 
 import guidedflow as gf
 from guidedflow.cli import main
-from guidedflow.data import minari as reader
+from guidedflow.data.formats import minari as reader
 from guidedflow.data.inspect import inspect
-from guidedflow.envs.make import make_env
 from guidedflow.errors import UserError
-from guidedflow.tasks import find_task, tasks
+from guidedflow.suites import find_task, tasks
+from guidedflow.suites.make import make_env
 
 TASK = "mujoco/hopper/simple-v0"
 

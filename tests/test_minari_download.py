@@ -21,7 +21,7 @@ import pytest
 
 import guidedflow as gf
 from guidedflow.cli import main
-from guidedflow.data import minari as reader
+from guidedflow.data.formats import minari as reader
 from guidedflow.errors import UserError
 
 TASK = "mujoco/hopper/simple-v0"
@@ -306,7 +306,7 @@ def test_a_remote_of_another_kind_is_refused(hub, tmp_path, monkeypatch, remote)
 def test_a_download_that_is_killed_leaves_nothing_under_the_name_and_the_next_one_starts_anew(hub, tmp_path):
     root = tmp_path / "data"
     hub.instead[DATA] = stalled
-    program = "import sys; from pathlib import Path; from guidedflow.data.minari import fetch; "
+    program = "import sys; from pathlib import Path; from guidedflow.data.formats.minari import fetch; "
     program += f"fetch({TASK!r}, Path(sys.argv[1]))"
     environment = os.environ | {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "home")}
     with subprocess.Popen([sys.executable, "-c", program, str(root)], env=environment) as process:

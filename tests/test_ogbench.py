@@ -6,11 +6,11 @@ from conftest import TASK
 
 import guidedflow as gf
 from guidedflow import api
-from guidedflow.data import npz
+from guidedflow.data.formats import npz
 from guidedflow.data.inspect import inspect
-from guidedflow.envs.make import make_env
 from guidedflow.errors import UserError
-from guidedflow.tasks import find_task
+from guidedflow.suites import find_task
+from guidedflow.suites.make import make_env
 
 NAME = "cube-single-noisy-v0.npz"
 

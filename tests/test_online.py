@@ -10,9 +10,9 @@ import guidedflow as gf
 from guidedflow.api import _load_agents
 from guidedflow.data.dataset import Dataset
 from guidedflow.errors import UserError
+from guidedflow.runs.folder import RunFolder
 from guidedflow.training.checkpoint import Checkpoints
 from guidedflow.training.online import Buffer, Row, sample
-from guidedflow.training.record import RunFolder
 from guidedflow.types import Spec
 
 SMALL = {"hidden": (12,), "batch_size": 16, "log_every": 10, "steps": 20, "save_every": 20, "eval_episodes": 0}

@@ -10,16 +10,16 @@ import pytest
 import guidedflow as gf
 from guidedflow import opengl
 from guidedflow.agents import AGENTS
-from guidedflow.data import npz
 from guidedflow.data.augment import PADDING, crop, random_crops
 from guidedflow.data.dataset import Dataset
+from guidedflow.data.formats import npz
 from guidedflow.data.inspect import inspect
-from guidedflow.envs.make import label
 from guidedflow.envs.vector import Reset, VectorEnv
 from guidedflow.errors import UserError
 from guidedflow.nn.encoder import FEATURES, Flat, Impala, make_encoder
 from guidedflow.opengl import gl_backend
-from guidedflow.tasks import find_task
+from guidedflow.suites import find_task
+from guidedflow.suites.make import label
 from guidedflow.training import stream
 
 TASK = "visual-cube-single-play-singletask-task1-v0"
@@ -243,7 +243,7 @@ def test_a_damaged_compressed_picture_is_one_line_and_leaves_nothing(tmp_path):
 
 
 def test_converted_pictures_are_mapped_and_stacked(tmp_path):
-    from guidedflow.data import arrays
+    from guidedflow.data.formats import arrays
 
     dataset = arrays.load(gf.convert(fields(), tmp_path / "mine.npz", frame_stack=3))
     assert dataset.is_on_disk
@@ -252,7 +252,7 @@ def test_converted_pictures_are_mapped_and_stacked(tmp_path):
 
 @pytest.mark.parametrize("file", ["stored"], indirect=True)
 def test_what_is_read_from_the_disk_trains_as_what_is_in_memory(file, monkeypatch):
-    from guidedflow.data import arrays
+    from guidedflow.data.formats import arrays
 
     monkeypatch.setattr(stream, "PIECE_BYTES", 3 * 16 * 4 * 9 * 8 * 3 + 3 * 16 * 40)  # Three batches a piece at most.
     mapped = arrays.load(file)
@@ -310,7 +310,7 @@ def test_a_run_on_mapped_pictures_resumes_to_the_bit(tmp_path):
 
 
 def test_the_fingerprint_of_mapped_data_sees_rows_and_shapes(tmp_path):
-    from guidedflow.data import arrays
+    from guidedflow.data.formats import arrays
 
     found = set()
     for change in ("none", "pixel", "length"):

@@ -12,11 +12,12 @@ import pytest
 from conftest import TASK, guidedflow, own_arrays
 
 import guidedflow as gf
-from guidedflow.data import npz, ogbench
+from guidedflow.data.formats import npz
 from guidedflow.errors import UserError
 from guidedflow.processes import HelperDied
-from guidedflow.training import loop
-from guidedflow.training.record import RunFolder, as_json
+from guidedflow.runs.folder import RunFolder, as_json
+from guidedflow.suites.ogbench import files as ogbench
+from guidedflow.training import trainer as loop
 
 SMALL = {"hidden": (12,), "batch_size": 16, "log_every": 10, "flow_steps": 1, "steps": 60, "save_every": 20}
 

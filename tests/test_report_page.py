@@ -8,7 +8,7 @@ from PIL import Image
 import guidedflow as gf
 from benchmarks import browser
 from benchmarks.synthetic import write_run
-from guidedflow.tasks import tasks
+from guidedflow.suites import tasks
 
 PLAY = [task for task in tasks() if task.category == "ogbench/cube-single-play"]
 NOISY = [task for task in tasks() if task.category == "ogbench/cube-single-noisy"]

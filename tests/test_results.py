@@ -21,7 +21,7 @@ from guidedflow.results import published
 from guidedflow.results.protocol import judge, protocol
 from guidedflow.results.runs import find_runs
 from guidedflow.results.table import as_csv, as_latex, as_markdown, as_terminal
-from guidedflow.tasks import find_task, tasks
+from guidedflow.suites import find_task, tasks
 
 CUBES = [task for task in tasks() if task.category == "ogbench/cube-single-play"]
 CATEGORY = CUBES[0].category

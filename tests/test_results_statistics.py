@@ -16,7 +16,7 @@ from guidedflow.results.statistics import (
     performance_profile,
     probability_of_improvement,
 )
-from guidedflow.tasks import tasks
+from guidedflow.suites import tasks
 
 # Eight runs of twelve tasks, as rliable takes them: (runs, tasks).
 RUN, TASK = np.mgrid[:8, :12]

@@ -10,9 +10,9 @@ from conftest import TASK, guidedflow
 import guidedflow as gf
 from guidedflow.api import _load_agents, over_seeds
 from guidedflow.errors import UserError
-from guidedflow.training.record import RunFolder
+from guidedflow.runs.folder import RunFolder
+from guidedflow.training.members import select
 from guidedflow.training.settings import members
-from guidedflow.training.stack import select
 
 SMALL = {"hidden": (12,), "batch_size": 16, "log_every": 10, "flow_steps": 2, "steps": 40, "save_every": 40}
 

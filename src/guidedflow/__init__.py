@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from guidedflow.api import train as train
     from guidedflow.data.convert import convert as convert
     from guidedflow.data.dataset import Dataset as Dataset
-    from guidedflow.data.generate import generate as generate
     from guidedflow.errors import UserError as UserError
-    from guidedflow.training.loop import fit as fit
+    from guidedflow.suites.ogbench.oracles import generate as generate
+    from guidedflow.training.trainer import fit as fit
 
 _HOMES = {
     "AGENTS": "guidedflow.agents",
@@ -36,8 +36,8 @@ _HOMES = {
     "compare": "guidedflow.api",
     "convert": "guidedflow.data.convert",
     "evaluate": "guidedflow.api",
-    "fit": "guidedflow.training.loop",
-    "generate": "guidedflow.data.generate",
+    "fit": "guidedflow.training.trainer",
+    "generate": "guidedflow.suites.ogbench.oracles",
     "generate_adroit": "guidedflow.api",
     "generate_stand_in": "guidedflow.api",
     "load_dataset": "guidedflow.api",

@@ -15,13 +15,11 @@ import scipy.special
 
 from guidedflow.agents import AGENTS, Agent, find_agent
 from guidedflow.agents.agent import acting
-from guidedflow.data import arrays, d4rl, minari, npz, ogbench
 from guidedflow.data.dataset import Dataset
-from guidedflow.data.generate import FAMILIES
+from guidedflow.data.formats import arrays, minari, npz
+from guidedflow.data.formats import hdf5 as d4rl
 from guidedflow.data.inspect import made_by
 from guidedflow.data.places import folders
-from guidedflow.envs import expert
-from guidedflow.envs.make import Labels, make_env, register, serve_labels
 from guidedflow.errors import UserError
 from guidedflow.opengl import NO_BACKEND, gl_backend, needed_backend
 from guidedflow.processes import HelperDied, HelperProcess, available_cores
@@ -29,12 +27,17 @@ from guidedflow.results.compare import Comparison
 from guidedflow.results.compare import compare as compare_runs
 from guidedflow.results.report import Report, write_report
 from guidedflow.results.runs import IN_MEMORY, find_runs, read_runs
+from guidedflow.runs.folder import RunFolder, TensorBoard, Tracker, WeightsAndBiases, versions, write_json
 from guidedflow.seeding import derived_seed
 from guidedflow.settings import build, check
-from guidedflow.tasks import Task, find_task, published_settings
-from guidedflow.training import loop
+from guidedflow.suites import Task, find_task, published_settings
+from guidedflow.suites import experts as expert
+from guidedflow.suites.make import Labels, make_env, register, serve_labels
+from guidedflow.suites.ogbench import files as ogbench
+from guidedflow.suites.ogbench.oracles import FAMILIES
+from guidedflow.training import trainer as loop
 from guidedflow.training.checkpoint import Checkpoints
-from guidedflow.training.record import RunFolder, TensorBoard, Tracker, WeightsAndBiases, versions, write_json
+from guidedflow.training.members import device_names, init_agents, select
 from guidedflow.training.settings import (
     Member,
     Preset,
@@ -47,7 +50,6 @@ from guidedflow.training.settings import (
     resolve,
     to_json,
 )
-from guidedflow.training.stack import device_names, init_agents, select
 from guidedflow.training.stream import stays_on_disk
 from guidedflow.types import Spec, flattened
 
@@ -113,7 +115,7 @@ def generate_adroit(
     Args:
         task: an expert task (``door-expert-v1``, ``D4RL/pen/expert-v2``), whose environment the policy is rolled in; or
             a human one, for which ``source`` holds the demonstrations.
-        source: an npz file with the fields of ``guidedflow.envs.expert.Expert``, or D4RL's fields.
+        source: an npz file with the fields of ``guidedflow.suites.experts.Expert``, or D4RL's fields.
         data_dir: where the data goes; None: where ``load_dataset`` looks first.
         episodes: how many to roll.
         seed: of the episodes' starts and the policy's noise.

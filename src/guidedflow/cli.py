@@ -161,7 +161,7 @@ class _Train:
 
 def _train(command: str, argv: list[str]) -> int:
     from guidedflow import api
-    from guidedflow.training.loop import Stopped
+    from guidedflow.training.trainer import Stopped
 
     arguments, explicit = _parse_train(command, argv)
     console = _console()
@@ -469,9 +469,9 @@ def _generate(command: str, argv: list[str]) -> int:
                 path = api.generate_stand_in(arguments.family, arguments.stand_in, progress=progress, **common)
         print(path)
         return 0
-    from guidedflow.data.generate import generate
     from guidedflow.data.places import default_directory
     from guidedflow.processes import available_cores
+    from guidedflow.suites.ogbench.oracles import generate
 
     with _EpisodeBar() as progress:
         train, val = generate(
@@ -523,13 +523,13 @@ class _Fetch:
 def _fetch(command: str, argv: list[str]) -> int:
     arguments = _parse(_Fetch, command, argv)
     from guidedflow.data.download import fetch_d4rl, fetch_ogbench
-    from guidedflow.data.generate import FAMILIES
     from guidedflow.data.places import default_directory
+    from guidedflow.suites.ogbench.oracles import FAMILIES
 
     task = _task_of(arguments.task)
     directory = arguments.data_dir or default_directory()
     if task.benchmark == "minari":
-        from guidedflow.data import minari
+        from guidedflow.data.formats import minari
 
         print(minari.fetch(task.dataset, arguments.data_dir))
         return 0
@@ -547,7 +547,7 @@ def _fetch(command: str, argv: list[str]) -> int:
 
 def _task_of(name: str) -> Any:
     """The task of that id, or the first one that is learned from the data of that name."""
-    from guidedflow.tasks import find_task, tasks
+    from guidedflow.suites import find_task, tasks
 
     return next((task for task in tasks() if task.dataset == name), None) or find_task(name)
 
@@ -663,7 +663,7 @@ class _Tasks:
 def _tasks(command: str, argv: list[str]) -> int:
     arguments = _parse(_Tasks, command, argv)
     from guidedflow.data.places import folders
-    from guidedflow.tasks import tasks
+    from guidedflow.suites import tasks
 
     rows = []
     for task in tasks():
@@ -717,7 +717,7 @@ def _show_warning(
 
 
 def _print_json(value: Any) -> None:
-    from guidedflow.training.record import as_json
+    from guidedflow.runs.folder import as_json
 
     print(as_json(value))
 

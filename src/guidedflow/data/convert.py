@@ -9,11 +9,13 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from guidedflow.data import d4rl, minari, npz, ogbench
-from guidedflow.data.arrays import OPTIONAL, REQUIRED
 from guidedflow.data.dataset import ACTION_TOLERANCE, Dataset, check_fields, check_finite, numbers
+from guidedflow.data.formats import hdf5 as d4rl
+from guidedflow.data.formats import minari, npz
+from guidedflow.data.formats.arrays import OPTIONAL, REQUIRED
 from guidedflow.errors import UserError
 from guidedflow.files import whole_file
+from guidedflow.suites.ogbench import files as ogbench
 from guidedflow.types import ActionRange, ObservationKeys, flattened, named
 
 Bound = float | Sequence[float] | np.ndarray

@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from guidedflow.data import arrays as own_arrays
-from guidedflow.data import d4rl, minari, npz, ogbench
+from guidedflow.data.formats import arrays as own_arrays
+from guidedflow.data.formats import hdf5 as d4rl
+from guidedflow.data.formats import minari, npz
 from guidedflow.errors import UserError
+from guidedflow.suites.ogbench import files as ogbench
 
 
 class Field(NamedTuple):

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple, Self
 import gymnasium
 import numpy as np
 
-from guidedflow.envs.make import make_env
 from guidedflow.processes import HelperProcess
-from guidedflow.tasks import Task
+from guidedflow.suites import Task
+from guidedflow.suites.make import make_env
 
 
 class Reset(NamedTuple):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from guidedflow.tasks import Task
+from guidedflow.suites import Task
 
 # They decide how often something is written or looked at, or are checked as part of the protocol below.
 NOT_COMPARED = ("seeds", "log_every", "save_every", "eval_every", "eval_episodes", "eval_slots")

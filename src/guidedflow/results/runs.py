@@ -12,7 +12,7 @@ from typing import Protocol as Interface
 
 from guidedflow.errors import UserError
 from guidedflow.results.protocol import CHECKED, Verdict, brief, deviations, in_words, judge, protocol
-from guidedflow.tasks import Task, find_task, published_settings
+from guidedflow.suites import Task, find_task, published_settings
 
 # metrics.jsonl of a full run has 4000 rows a seed; of files larger than this many bytes, so many places are read.
 READ_WHOLE = 20_000
@@ -33,7 +33,7 @@ ADVANTAGE = {"gfp": "gfp-advantage", "gfp-vabc": "gfp-advantage-vabc"}
 
 
 class Folder(Interface):
-    """A run's folder as ``guidedflow.training.record.RunFolder`` reads it."""
+    """A run's folder as ``guidedflow.runs.folder.RunFolder`` reads it."""
 
     path: Path
 

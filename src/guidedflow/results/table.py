@@ -10,7 +10,7 @@ from guidedflow.results.protocol import TOLERANCE, protocol
 from guidedflow.results.reference import published
 from guidedflow.results.runs import Method, Scored
 from guidedflow.results.statistics import Figure, difference_half_width, over_tasks_and_seeds
-from guidedflow.tasks import tasks
+from guidedflow.suites import tasks
 
 # The order of the published table's columns; whatever it does not have follows.
 ORDER = ("iql", "rebrac", "fql", "gfp", "gfp-vabc")

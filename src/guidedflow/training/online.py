@@ -13,8 +13,8 @@ from guidedflow.agents import Agent
 from guidedflow.data.dataset import Dataset
 from guidedflow.envs.vector import Reset, VectorEnv
 from guidedflow.seeding import derived_seed
+from guidedflow.training.members import on_own_devices, over_members
 from guidedflow.training.settings import Member, TrainSettings
-from guidedflow.training.stack import on_own_devices, over_members
 from guidedflow.types import Batch, Spec
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from guidedflow.agents import find_agent
 from guidedflow.errors import UserError
 from guidedflow.settings import Count, CountOrZero, Fraction, Range, build, check
-from guidedflow.tasks import Task, published_settings
+from guidedflow.suites import Task, published_settings
 
 Preset = Literal["quick", "published"]
 

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int, Key
 from guidedflow.agents import Agent
 from guidedflow.data.augment import random_crops
 from guidedflow.data.dataset import Dataset, Window, sample_indices
-from guidedflow.training.stack import on_own_devices, over_members
+from guidedflow.training.members import on_own_devices, over_members
 
 PIECE_BYTES = 2**27
 """How much is read and learned from at once; three pieces are in memory at a time."""

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from guidedflow.data import npz
 from guidedflow.data.dataset import Dataset, check_fields, check_finite, close_last
+from guidedflow.data.formats import npz
 from guidedflow.errors import UserError
 
 SIMULATOR_FIELDS = ("qpos", "qvel", "button_states")

@@ -7,10 +7,10 @@ from typing import NamedTuple, Self
 import gymnasium
 import numpy as np
 
-from guidedflow.envs.make import make_env
 from guidedflow.errors import UserError
 from guidedflow.seeding import derived_seed
-from guidedflow.tasks import Task
+from guidedflow.suites import Task
+from guidedflow.suites.make import make_env
 
 
 class Recording(NamedTuple):

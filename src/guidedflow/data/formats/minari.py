@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from guidedflow.data.d4rl import Episode
 from guidedflow.data.dataset import Dataset, check_fields
 from guidedflow.data.download import locked
+from guidedflow.data.formats.hdf5 import Episode
 from guidedflow.data.places import folders
 from guidedflow.errors import UserError
 

@@ -3,9 +3,11 @@
 import dataclasses
 from pathlib import Path
 
-from guidedflow.data import d4rl, npz, ogbench
 from guidedflow.data.dataset import Dataset
+from guidedflow.data.formats import hdf5 as d4rl
+from guidedflow.data.formats import npz
 from guidedflow.errors import UserError
+from guidedflow.suites.ogbench import files as ogbench
 from guidedflow.types import Spec
 
 REQUIRED = ("observations", "actions", "rewards", "terminals")

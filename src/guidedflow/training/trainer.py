@@ -22,15 +22,15 @@ from guidedflow.data.dataset import Dataset
 from guidedflow.envs.vector import VectorEnv
 from guidedflow.errors import UserError
 from guidedflow.opengl import needed_backend
+from guidedflow.runs.folder import RunFolder, Tracker
 from guidedflow.seeding import derived_seed
 from guidedflow.settings import build
-from guidedflow.tasks import Task
+from guidedflow.suites import Task
 from guidedflow.training.checkpoint import Checkpoints
 from guidedflow.training.evaluate import evaluate, summarize
+from guidedflow.training.members import init_agents, member_keys, on_all_devices, over_members, select
 from guidedflow.training.online import Interaction
-from guidedflow.training.record import RunFolder, Tracker
 from guidedflow.training.settings import Member, TrainSettings
-from guidedflow.training.stack import init_agents, member_keys, on_all_devices, over_members, select
 from guidedflow.training.stream import Stream, stays_on_disk, step_keys
 from guidedflow.types import Spec
 

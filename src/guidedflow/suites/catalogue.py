@@ -86,7 +86,7 @@ class Task(NamedTuple):
 
 
 def _read(name: str) -> list[dict[str, str]]:
-    text = importlib.resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+    text = importlib.resources.files("guidedflow.suites").joinpath(name).read_text(encoding="utf-8")
     return list(csv.DictReader(text.splitlines()))
 
 
@@ -131,7 +131,7 @@ def find_task(name: str) -> Task:
 
 @functools.cache
 def _published() -> dict[tuple[str, str], dict[str, str]]:
-    return {(row["method"], row["dataset"]): row for row in _read("published_hyperparameters.csv")}
+    return {(row["method"], row["dataset"]): row for row in _read("published/hyperparameters.csv")}
 
 
 def published_settings(method: str, dataset: str) -> dict[str, float | int | str] | None:

@@ -30,7 +30,7 @@ from typing import Any, Literal, final
 
 import numpy as np
 
-from guidedflow.data import npz
+from guidedflow.data.formats import npz
 from guidedflow.errors import UserError
 from guidedflow.files import whole_file
 from guidedflow.opengl import needed_backend

@@ -184,7 +184,7 @@ class RunFolder:
 
     def draw_curves(self) -> Path:
         """Draw curves.png: success (or return) of each policy, and the losses, over the steps."""
-        from guidedflow.results.curves import draw_curves
+        from guidedflow.runs.curves import draw_curves
 
         path = self.path / "curves.png"
         draw_curves(path, self.metrics(), self.evaluations())

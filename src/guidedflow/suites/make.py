@@ -13,7 +13,7 @@ import numpy as np
 
 from guidedflow.errors import UserError
 from guidedflow.seeding import numpy_seeded
-from guidedflow.tasks import Task
+from guidedflow.suites import Task
 
 SuccessTiming = Literal["post", "pre"]
 ARM_JOINTS = 14
@@ -52,11 +52,11 @@ def register(task: Task) -> None:
     if task.benchmark == "ogbench":
         import ogbench  # noqa: F401  (registers its environments)
     elif task.is_antmaze:
-        from guidedflow.envs import antmaze
+        from guidedflow.suites.d4rl import antmaze
 
         antmaze.register()
     elif "droit" in task.environment:  # gymnasium-robotics' own for Minari, with D4RL's rules for D4RL.
-        from guidedflow.envs import adroit
+        from guidedflow.suites.d4rl import adroit
 
         adroit.register()
 

@@ -1,0 +1,1 @@
+"""Files of training data: one format a file."""

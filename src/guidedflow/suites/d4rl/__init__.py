@@ -1,0 +1,1 @@
+"""D4RL: Adroit and AntMaze."""

@@ -1,0 +1,1 @@
+"""OGBench: mazes, cubes, scenes and puzzles."""

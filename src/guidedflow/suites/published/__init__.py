@@ -1,0 +1,1 @@
+"""What the papers' authors tuned and published."""
