@@ -1,10 +1,14 @@
 """Files that are there whole or not at all."""
 
 import contextlib
+import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+from guidedflow.errors import RunError
 
 
 @contextlib.contextmanager
@@ -30,3 +34,49 @@ def whole_file(path: Path, folder: Path | None = None) -> Iterator[IO[bytes]]:
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file so that it is there whole or as it was before."""
+    with whole_file(path) as file:
+        file.write(text.encode())
+
+
+def read_text(path: Path) -> str:
+    """A text file of this package's own.
+
+    Raises:
+        RunError: it is no UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise RunError(f"{path}: expected UTF-8 text, found byte {error.object[error.start]:#04x}") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        RunError: it is none.
+    """
+    try:
+        found = json.loads(read_text(path))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise RunError(f"{path}: expected JSON, found: {error}") from error
+    if not isinstance(found, dict):
+        raise RunError(f"{path}: expected a JSON object, found {type(found).__name__}")
+    return found
+
+
+def as_json(value: Any) -> str:
+    """A value as JSON text; what is not a number (NaN: nothing was measured) becomes null, as the format asks."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {name: plain(item) for name, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(item) for item in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return json.dumps(plain(value), indent=2, allow_nan=False)

@@ -13,6 +13,27 @@ ObservationKeys = tuple[tuple[str, tuple[int, ...]], ...]
 """Name and shape of each entry of a dictionary observation, in the order in which they make one vector."""
 
 
+Variant = tuple[tuple[str, float], ...]
+"""Which values of swept settings an agent has, ``(("alpha", 0.3),)`` for instance; () without a sweep."""
+
+
+def variant_text(variant: Variant) -> str:
+    """A variant as files and tables show it: ``alpha=0.3 eta=1``; empty without a sweep."""
+    return " ".join(f"{name}={float(value)!r}".removesuffix(".0") for name, value in variant)
+
+
+def parse_variant(text: str) -> Variant:
+    """The inverse of ``variant_text``.
+
+    Raises:
+        ValueError: it is none.
+    """
+    pairs = [pair.partition("=") for pair in text.split()]
+    if not all(name and equals for name, equals, _ in pairs):
+        raise ValueError(f"expected a variant such as alpha=0.3, found {text!r}")
+    return tuple((name, float(value)) for name, _, value in pairs)
+
+
 class ActionRange(NamedTuple):
     """The lowest and highest action of an environment, a number a dimension; networks know [-1, 1] alone.
 

@@ -6,7 +6,6 @@ import fcntl
 import importlib.metadata
 import importlib.util
 import json
-import math
 import platform
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from guidedflow.errors import UserError
-from guidedflow.files import whole_file
+from guidedflow.files import as_json, read_json, read_text, write_text
 
 EVALUATION_FIELDS = (
     "step",
@@ -94,7 +93,7 @@ class RunFolder:
         path = self.path / "config.json"
         if not path.is_file():
             raise UserError(f"{self.path}: expected the folder of a run, found no config.json in it")
-        return _read_json(path)
+        return read_json(path)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -129,7 +128,7 @@ class RunFolder:
         """
         path = self.path / "metrics.jsonl"
         # What follows the last line break is a line that a kill cut short, or nothing.
-        *lines, _ = _read_text(path).split("\n") if path.exists() else [""]
+        *lines, _ = read_text(path).split("\n") if path.exists() else [""]
         rows = []
         for number, line in enumerate(lines, 1):
             try:
@@ -151,7 +150,7 @@ class RunFolder:
             return []
         kinds = {"step": int, "variant": str, "seed": int, "episodes": int, "policy": str}
         rows = []
-        for number, row in enumerate(csv.DictReader(_read_text(path).splitlines()), 2):
+        for number, row in enumerate(csv.DictReader(read_text(path).splitlines()), 2):
             try:
                 rows.append({name: kinds.get(name, float)(row[name]) for name in EVALUATION_FIELDS})
             except (ValueError, TypeError, KeyError) as error:
@@ -180,7 +179,7 @@ class RunFolder:
         path = self.path / "summary.json"
         if not self.is_finished():
             raise UserError(f"{path}: expected the summary of a finished run; continue it with --resume {self.path}")
-        return _read_json(path)
+        return read_json(path)
 
     def draw_curves(self) -> Path:
         """Draw curves.png: success (or return) of each policy, and the losses, over the steps."""
@@ -251,42 +250,6 @@ def versions() -> dict[str, str]:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON so that the file is there whole or as it was before."""
     write_text(path, as_json(value) + "\n")
-
-
-def as_json(value: Any) -> str:
-    """A value as JSON text; what is not a number (NaN: nothing was measured) becomes null, as the format asks."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {name: plain(item) for name, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [plain(item) for item in value]
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    return json.dumps(plain(value), indent=2, allow_nan=False)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or as it was before."""
-    with whole_file(path) as file:
-        file.write(text.encode())
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: expected UTF-8 text, found byte {error.object[error.start]:#04x}") from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(_read_text(path))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: expected JSON, found: {error}") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: expected a JSON object, found {type(found).__name__}")
-    return found
 
 
 def _csv(rows: Iterable[Mapping[str, Any]]) -> str:

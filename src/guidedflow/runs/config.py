@@ -1,0 +1,148 @@
+"""config.json: what a run was asked for, as plain names and numbers. Nothing else reads or writes that file."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from guidedflow.errors import RunError
+from guidedflow.files import as_json, read_json, write_text
+from guidedflow.types import Spec
+
+FILE = "config.json"
+IN_MEMORY = "arrays in memory"
+"""Where data lay that was no file."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DataRecord:
+    """What a run was trained on."""
+
+    source: str
+    """The file or folder, absolute; ``IN_MEMORY`` for arrays."""
+    is_own: bool
+    """Whether the user named it, in place of a task's own."""
+    fingerprint: str
+    transitions: int
+    episodes: int
+    made_by: Mapping[str, Any] | None
+    """What data made or converted by this package says of itself; None for any other."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Extension:
+    """A run that was trained for longer than first asked."""
+
+    from_steps: int
+    to_steps: int
+    time: str
+    """UTC, ISO 8601."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides what a run computes."""
+
+    agent: str
+    """The algorithm's name, or ``module:Class`` of the user's own."""
+    preset: str
+    settings: Mapping[str, Any]
+    """Fields of ``TrainSettings``."""
+    config: Mapping[str, Any]
+    """Fields of the algorithm's settings."""
+    sources: Mapping[str, str]
+    """Where each of those values came from."""
+    sweep: Mapping[str, tuple[float, ...]]
+    """Swept settings and their values; every combination was trained."""
+    spec: Spec
+    data: DataRecord
+    versions: Mapping[str, str]
+    device: str
+    created: str
+    task: str | None = None
+    """Id of the benchmark's task; None for data or an environment of the user's own."""
+    env: str | None = None
+    """Of an environment of the user's own: its gymnasium id, or ``module:function``."""
+    extensions: tuple[Extension, ...] = ()
+
+    @property
+    def steps(self) -> int:
+        """All gradient steps, those after going online included."""
+        return int(self.settings["steps"]) + int(self.settings["online_steps"])
+
+    def setting(self, name: str) -> Any:
+        """The value of a setting, of the run's own or of the algorithm's.
+
+        Raises:
+            KeyError: there is none of that name.
+        """
+        return self.config[name] if name in self.config else self.settings[name]
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """The config of a run's folder.
+
+        Raises:
+            RunError: it is no run's folder, or its config.json is damaged.
+        """
+        path = folder / FILE
+        if not path.is_file():
+            raise RunError(f"{folder}: expected the folder of a run, found no {FILE} in it")
+        saved = read_json(path)
+        try:
+            return cls._from_json(saved)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            found = f"no {error}" if isinstance(error, KeyError) else error
+            raise RunError(f"{path}: expected the settings of a run, found: {found}") from error
+
+    def write(self, folder: Path) -> None:
+        """Write config.json, whole or not at all.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        write_text(folder / FILE, as_json(self.to_json()) + "\n")
+
+    def to_json(self) -> dict[str, Any]:
+        """As the file holds it."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        records = {"data": dataclasses.asdict(self.data), "extensions": list(map(dataclasses.asdict, self.extensions))}
+        return json.loads(as_json({**fields, **records, "spec": self.spec.to_json()}))
+
+    @classmethod
+    def _from_json(cls, saved: Mapping[str, Any]) -> Self:
+        data = saved["data"]
+        _check_types(saved, {"agent": str, "preset": str, "settings": dict, "config": dict, "sources": dict})
+        _check_types(saved["settings"], {"steps": int, "online_steps": int, "seeds": list})
+        _check_types(data, {"source": str, "fingerprint": str, "transitions": int, "episodes": int})
+        return cls(
+            agent=saved["agent"],
+            preset=saved["preset"],
+            settings=saved["settings"],
+            config=saved["config"],
+            sources={name: str(source) for name, source in saved["sources"].items()},
+            sweep={name: tuple(map(float, values)) for name, values in (saved.get("sweep") or {}).items()},
+            spec=Spec.from_json(saved["spec"]),
+            data=DataRecord(
+                source=data["source"],
+                is_own=bool(data.get("is_own")),
+                fingerprint=data["fingerprint"],
+                transitions=data["transitions"],
+                episodes=data["episodes"],
+                made_by=data.get("made_by"),
+            ),
+            versions={name: str(version) for name, version in saved["versions"].items()},
+            device=str(saved["device"]),
+            created=str(saved.get("created", "")),
+            task=None if saved["task"] is None else str(saved["task"]),
+            env=saved.get("env"),
+            extensions=tuple(Extension(**extension) for extension in saved.get("extensions", ())),
+        )
+
+
+def _check_types(saved: Any, wanted: Mapping[str, type]) -> None:
+    for name, kind in wanted.items():
+        value = saved[name]
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise TypeError(f"{name}: expected {kind.__name__}, found {value!r}")
