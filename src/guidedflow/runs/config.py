@@ -65,11 +65,18 @@ class RunConfig:
     env: str | None = None
     """Of an environment of the user's own: its gymnasium id, or ``module:function``."""
     extensions: tuple[Extension, ...] = ()
+    run_id: str = ""
+    """A name that no other run has, for services that keep runs apart by one; empty in runs of older versions."""
 
     @property
     def steps(self) -> int:
         """All gradient steps, those after going online included."""
         return int(self.settings["steps"]) + int(self.settings["online_steps"])
+
+    @property
+    def title(self) -> str:
+        """The run in a few words, for headings."""
+        return f"{self.agent} on {self.task or self.env or Path(self.data.source).name}"
 
     def setting(self, name: str) -> Any:
         """The value of a setting, of the run's own or of the algorithm's.
@@ -138,6 +145,7 @@ class RunConfig:
             task=None if saved["task"] is None else str(saved["task"]),
             env=saved.get("env"),
             extensions=tuple(Extension(**extension) for extension in saved.get("extensions", ())),
+            run_id=str(saved.get("run_id", "")),
         )
 
 
