@@ -1,7 +1,9 @@
 """config.json: what a run was asked for, as plain names and numbers. Nothing else reads or writes that file."""
 
 import dataclasses
+import importlib.metadata
 import json
+import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -11,6 +13,7 @@ from guidedflow.files import as_json, read_json, write_text
 from guidedflow.types import Spec
 
 FILE = "config.json"
+VERSIONED = ("guidedflow", "jax", "equinox", "optax", "orbax-checkpoint", "numpy", "mujoco", "gymnasium", "ogbench")
 IN_MEMORY = "arrays in memory"
 """Where data lay that was no file."""
 
@@ -154,3 +157,9 @@ def _check_types(saved: Any, wanted: Mapping[str, type]) -> None:
         value = saved[name]
         if not isinstance(value, kind) or isinstance(value, bool):
             raise TypeError(f"{name}: expected {kind.__name__}, found {value!r}")
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that decides what a run computes."""
+    found = {name: importlib.metadata.version(name) for name in VERSIONED}
+    return {"python": platform.python_version(), **found}

@@ -71,7 +71,7 @@ class RunFolder:
                 f"{self.path}: the run's folder exists already; continue it with `{again}`, or choose another"
             )
         if self.path.exists():
-            raise RunError(f"{self.path}: expected a new folder for the run, found something else there; choose another")
+            raise RunError(f"{self.path}: expected a new folder for the run, found something there; choose another")
 
     @property
     def checkpoints(self) -> Path:
@@ -98,7 +98,7 @@ class RunFolder:
         try:
             lock.acquire()
         except filelock.Timeout as error:
-            raise RunError(f"{self.path}: expected a run that no process trains, found another process in it") from error
+            raise RunError(f"{self.path}: expected a run that nobody is training, found another process in it") from error
         try:
             yield
         finally:

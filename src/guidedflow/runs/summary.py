@@ -67,3 +67,16 @@ def over_seeds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         )
     main = {row["variant"]: row for row in reversed(merged)}
     return sorted(merged, key=lambda row: main[row["variant"]]["score"], reverse=True)
+
+
+def main_scores(rows: Sequence[Mapping[str, Any]]) -> dict[int, float]:
+    """By step, the mean over agents of the main policy's score in the training's own evaluations.
+
+    The first policy of a step's rows is the main one. Steps whose score is not finite are left out.
+    """
+    found: dict[int, list[float]] = {}
+    main: dict[int, str] = {}
+    for row in rows:
+        if row["source"] == "training" and row["policy"] == main.setdefault(row["step"], row["policy"]):
+            found.setdefault(row["step"], []).append(row["score"])
+    return {step: float(np.mean(scores)) for step, scores in found.items() if np.isfinite(scores).all()}
