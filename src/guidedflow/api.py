@@ -15,10 +15,10 @@ import scipy.special
 
 from guidedflow.agents import AGENTS, Agent, find_agent
 from guidedflow.agents.agent import acting
-from guidedflow.data.dataset import Dataset
-from guidedflow.data.formats import arrays, minari, npz
+from guidedflow.data import formats
+from guidedflow.data.dataset import Dataset, check_needs
 from guidedflow.data.formats import hdf5 as d4rl
-from guidedflow.data.inspect import made_by
+from guidedflow.data.formats import minari, npz
 from guidedflow.data.places import folders
 from guidedflow.errors import UserError
 from guidedflow.opengl import NO_BACKEND, gl_backend, needed_backend
@@ -76,8 +76,8 @@ def load_dataset(task: str | Path, data_dir: Path | str | None = None) -> Datase
     Raises:
         UserError: unknown task; no data, and how to get it; or a damaged file.
     """
-    if str(task).endswith(arrays.SUFFIXES):
-        return arrays.load(Path(task))
+    if formats.is_data(str(task)):
+        return formats.load(Path(task))
     known = find_task(str(task))
     return load_task_data(known, dataset_path(known, data_dir))
 
@@ -261,7 +261,7 @@ def train(
         Stopped: SIGINT or SIGTERM came; the run is saved and can be continued.
     """
     known_task, data_source = None, IN_MEMORY
-    if task is not None and str(task).endswith(arrays.SUFFIXES):
+    if task is not None and formats.is_data(str(task)):
         if dataset is not None:
             raise UserError(f"dataset: expected none beside {task}, which is the data already; name a task with it")
         dataset = Path(task)
@@ -279,7 +279,7 @@ def train(
         WeightsAndBiases.check(wandb)
     is_own = dataset is not None
     if isinstance(dataset, str | Path):
-        data_source, dataset = str(Path(dataset).absolute()), arrays.load(Path(dataset))
+        data_source, dataset = str(Path(dataset).absolute()), formats.load(Path(dataset))
     if dataset is not None:
         _check_dataset(dataset, known_task)
     elif known_task is not None:
@@ -288,8 +288,9 @@ def train(
     else:
         raise UserError("train: expected a task or a dataset, found neither")
     AGENTS[agent].check_spec(dataset.spec)
+    check_needs(AGENTS[agent], dataset)
     name = known_task.id if known_task else "own-data" if data_source == IN_MEMORY else Path(data_source).stem
-    made = made_by(Path(data_source)) if data_source != IN_MEMORY else None
+    made = formats.metadata(data_source) if data_source != IN_MEMORY else None
     folder = RunFolder.create(
         Path(run_dir) if run_dir is not None else _new_run_dir(name, agent, preset),
         {
@@ -376,7 +377,7 @@ def resume(
         WeightsAndBiases.check(wandb)
     source = _source(folder, saved)
     if isinstance(dataset, str | Path):
-        dataset = arrays.load(Path(dataset))
+        dataset = formats.load(Path(dataset))
     if dataset is not None:
         _check_dataset(dataset, task)
     elif source == IN_MEMORY:
@@ -385,8 +386,8 @@ def resume(
     elif task is not None and not saved["data"].get("is_own"):
         dataset = load_task_data(task, Path(source) if data_dir is None else dataset_path(task, data_dir))
     else:
-        dataset = arrays.load(Path(source) if data_dir is None else Path(data_dir) / Path(source).name)
-    if dataset.fingerprint() != saved["data"]["fingerprint"]:
+        dataset = formats.load(Path(source) if data_dir is None else Path(data_dir) / Path(source).name)
+    if not dataset.matches(saved["data"]["fingerprint"]):
         raise UserError(f"{source}: expected the data that {run_dir} was started on, found other data")
     on_notice(f"run: {folder.path}")
     return _train_in(folder, agent, trained, train_settings, dataset, task, workers, eval_async, wandb, on_progress)
@@ -787,7 +788,7 @@ def load_task_data(task: Task, path: Path, on_notice: Callable[[str], None] = la
     elif task.benchmark == "d4rl":
         dataset = d4rl.load(path, is_antmaze=task.is_antmaze)
     else:
-        dataset = minari.load(path, task.reference_returns)
+        dataset = minari.load(path, reference=task.reference_returns)
     _check_dataset(dataset, task, str(path))
     return dataset
 
