@@ -604,13 +604,16 @@ class _Inspect:
 def _inspect(command: str, argv: list[str]) -> int:
     arguments = _parse(_Inspect, command, argv)
     from guidedflow import api
+    from guidedflow.data.formats import is_data
     from guidedflow.data.inspect import inspect
 
-    if arguments.what.endswith((".npz", ".hdf5")):
-        report = inspect(Path(arguments.what))
+    if is_data(arguments.what):
+        report = inspect(arguments.what)
     else:
         task = _task_of(arguments.what)
-        report = inspect(api.dataset_path(task, arguments.data_dir), functools.partial(api.load_task_data, task))
+        path = api.dataset_path(task, arguments.data_dir)
+        by_success = task.scored_by == "success"
+        report = inspect(path, functools.partial(api.load_task_data, task), ends_at_success=by_success)
     if arguments.json:
         fields = [field._asdict() for field in report.fields]
         _print_json({**report._asdict(), "path": str(report.path), "fields": fields})
@@ -639,9 +642,18 @@ def _print_report(console: Any, report: Any) -> None:
         console.print(
             f"{report.transitions:,} transitions in {report.episodes:,} episodes of {shortest} to {longest} steps"
         )
+        if report.episode_returns is None:
+            console.print("no rewards")
+        else:
+            lowest, mean, highest = (f"{number:.4g}" for number in report.episode_returns)
+            console.print(
+                f"mean reward {report.mean_reward:.4g}; returns of episodes {lowest} to {highest}, mean {mean}"
+            )
         console.print(
-            f"mean reward {report.mean_reward:.4g}, fraction of terminal states {report.success_fraction:.3%}"
+            f"terminal states: {report.terminal_share:.3%} of transitions, {report.terminal_episodes:.1%} of episodes"
         )
+        if report.success_share is not None:
+            console.print(f"success: {report.success_share:.1%} of episodes")
     for problem in report.problems:
         _console(stderr=True).print(f"problem: {problem}", style="red", soft_wrap=True)
     if not report.problems:
