@@ -56,11 +56,12 @@ def with_settings(argv: Sequence[str]) -> type:
     Raises:
         SettingsError: there is no such agent.
     """
+    from guidedflow.agents import find_agent
     from guidedflow.training.settings import TrainSettings, resolve
 
     agent, preset = _agent(argv), value_of(argv, "preset")
     # The defaults that --help shows are the preset's, without a task's tuned row.
-    resolved = resolve(agent, "quick" if preset == "quick" else "published", None, {})
+    resolved = resolve(find_agent(agent), "quick" if preset == "quick" else "published", None, {})
     groups: list[tuple[str, Any, Any]] = [
         ("run", Annotated[OmitArgPrefixes[Train], tyro.conf.arg(help="What to learn, and where.")], Train()),
         ("settings", OmitArgPrefixes[TrainSettings], resolved.train),

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from guidedflow.agents import Agent, find_agent
-from guidedflow.data.dataset import Dataset
+from guidedflow.data.dataset import Dataset, check_needs
 from guidedflow.settings import build
 from guidedflow.training.members import init_agents, member_keys, select
 from guidedflow.training.metrics import check_finite
@@ -66,7 +66,7 @@ def fit(
         Exception: what the agent's ``update`` raised; a note says for which data, in case the agent was made for other.
     """
     settings = build(TrainSettings, {"steps": steps, "batch_size": batch_size, "seeds": (seed,)})
-    dataset.check_rewards(type(agent).__name__, agent.needs)
+    check_needs(type(agent), dataset)
     first = _updates_of(agent) if first_step is None else first_step
     member = Member((), seed, agent.config)
     agents = jax.tree.map(lambda leaf: jnp.array(leaf)[None], agent)

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from guidedflow.agents import Agent, find_agent
+from guidedflow.agents import Agent, agent_name, find_agent
 from guidedflow.errors import DataError, RunError, SettingsError
 from guidedflow.runs.config import FILE
 from guidedflow.runs.folder import RunFolder
@@ -50,7 +50,13 @@ class SavedRun:
     def _agent(self, given: str | type[Agent] | None) -> type[Agent]:
         name = self.config.agent
         if given is not None:
-            return find_agent(given)
+            found = find_agent(given)
+            if agent_name(found) != name:
+                raise SettingsError(
+                    f"{self.folder.path}: expected the settings of the run, found others: agent {name} -> "
+                    f"{agent_name(found)}"
+                )
+            return found
         if ":" in name:  # A run's folder may come from anyone: no module is imported because it names one.
             raise SettingsError(
                 f"{self.folder.path}: its algorithm is {name}, which is not registered; give it: agent= (--agent {name})"

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from guidedflow.agents import AGENTS, Agent, agent_name, find_agent
 from guidedflow.data import formats
-from guidedflow.data.dataset import Dataset
+from guidedflow.data.dataset import Dataset, check_needs
 from guidedflow.errors import DataError, RunError, SettingsError, WorkerDied
 from guidedflow.notices import show_notices
 from guidedflow.opengl import needed_backend
@@ -155,7 +155,7 @@ def train(
         RunFolder(Path(run_dir)).check_new()
     data, record = _load(known, dataset, data_dir)
     algorithm.check_spec(data.spec)
-    data.check_rewards(algorithm.__name__, algorithm.needs)
+    check_needs(algorithm, data)
     config = _config(algorithm, preset, resolved, swept, data, record, known, is_own_env=env is not None)
     folder = RunFolder.create(_new_folder(config) if run_dir is None else Path(run_dir), config)
     _notify(algorithm, known, resolved, data, record)
@@ -257,11 +257,16 @@ def _task_and_data(
         if dataset is None:
             raise SettingsError("train: expected a task or a dataset, found neither")
         return None, dataset
-    if formats.is_path(task):
+    if _is_path(task):
         if dataset is not None:
             raise SettingsError(f"dataset: expected none beside {task}, which is data already; name a task with it")
         return None, Path(task)
     return find_task(str(task)), dataset
+
+
+def _is_path(task: str | Path) -> bool:
+    """Whether what stands in a task's place is data of the user's own."""
+    return isinstance(task, Path) or formats.is_data(task) or Path(task).suffix in formats.SUFFIXES
 
 
 def _check_task(agent: type[Agent], task: Task | None, settings: TrainSettings) -> None:
