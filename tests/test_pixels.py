@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from guidedflow.suites.make import label
 
 import guidedflow as gf
 from guidedflow import opengl
@@ -19,7 +20,6 @@ from guidedflow.errors import UserError
 from guidedflow.nn.encoder import FEATURES, Flat, Impala, make_encoder
 from guidedflow.opengl import gl_backend
 from guidedflow.suites import find_task
-from guidedflow.suites.make import label
 from guidedflow.training import stream
 
 TASK = "visual-cube-single-play-singletask-task1-v0"

@@ -20,9 +20,9 @@ from guidedflow.data.formats import arrays, minari, npz
 from guidedflow.data.formats import hdf5 as d4rl
 from guidedflow.data.inspect import made_by
 from guidedflow.data.places import folders
-from guidedflow.errors import UserError
+from guidedflow.errors import UserError, WorkerDied
 from guidedflow.opengl import NO_BACKEND, gl_backend, needed_backend
-from guidedflow.processes import HelperDied, HelperProcess, available_cores
+from guidedflow.processes import HelperProcess, available_cores
 from guidedflow.results.compare import Comparison
 from guidedflow.results.compare import compare as compare_runs
 from guidedflow.results.report import Report, write_report
@@ -645,7 +645,7 @@ def _train_in(
                 trackers=trackers,
                 on_progress=on_progress,
             )
-        except HelperDied as error:
+        except WorkerDied as error:
             again = f"guidedflow train --resume {shlex.quote(str(folder.path))}"
             raise UserError(f"{error}; is there memory left? The run is saved; continue it with `{again}`") from error
         folder.draw_curves()

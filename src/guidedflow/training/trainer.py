@@ -162,7 +162,7 @@ def train(
     Raises:
         Stopped: SIGTERM or SIGINT came; the run is saved.
         UserError: a loss turned non-finite, a checkpoint cannot be written or read, or the records are damaged.
-        HelperDied, RuntimeError: the environments failed; the run is saved.
+        WorkerDied, RuntimeError: the environments failed; the run is saved.
     """
     total = settings.steps + settings.online_steps
     keys = member_keys(members, "train")

@@ -9,7 +9,7 @@ import numpy as np
 
 from guidedflow.data.dataset import Dataset, check_fields, check_finite, close_last
 from guidedflow.data.formats import npz
-from guidedflow.errors import UserError
+from guidedflow.errors import DataError
 
 SIMULATOR_FIELDS = ("qpos", "qvel", "button_states")
 
@@ -24,13 +24,13 @@ def rows(
         simulator: whether the simulator's state is wanted.
 
     Raises:
-        UserError: as ``npz.read``, or a field is missing or malformed.
+        DataError: as ``npz.read``, or a field is missing or malformed.
     """
     arrays = npz.read(path, lambda name: simulator or name not in SIMULATOR_FIELDS, on_notice)
     missing = [name for name in ("observations", "actions", "terminals") if name not in arrays]
     if missing:
         found = ", ".join(sorted(arrays)) or "no arrays"
-        raise UserError(f"{path}: expected the fields observations, actions, terminals, found {found}")
+        raise DataError(f"{path}: expected the fields observations, actions, terminals, found {found}")
     fields = {name: arrays[name] for name in ("observations", "actions", "terminals")}
     checked = check_fields(fields, str(path))
     for name in SIMULATOR_FIELDS:
@@ -44,7 +44,7 @@ def rows(
 
 def _check_length(name: str, length: int, observations: np.ndarray, path: Path) -> None:
     if length != len(observations):
-        raise UserError(f"{path}: {name}: expected {len(observations)} rows as in observations, found {length}")
+        raise DataError(f"{path}: {name}: expected {len(observations)} rows as in observations, found {length}")
 
 
 def _check_episodes(terminals: np.ndarray, source: str) -> None:
@@ -52,7 +52,7 @@ def _check_episodes(terminals: np.ndarray, source: str) -> None:
     ends = close_last(terminals, source)
     again = np.flatnonzero(ends[1:] & ends[:-1]) + 1
     if len(again):
-        raise UserError(
+        raise DataError(
             f"{source}: terminals: expected episodes of at least 2 rows, found one that ends in row {again[0]}, right "
             f"after another's end ({len(again)} such)"
         )
@@ -75,23 +75,18 @@ def load(
         on_notice: see ``npz.read``.
 
     Raises:
-        UserError: as ``rows``, or the file lacks the simulator's states, or has another environment's.
+        DataError: as ``rows``, or the file lacks the simulator's states, or has another environment's.
     """
     # First, and alone: the states need as much memory as everything that is kept.
     states = npz.read(path, lambda name: name in ("qpos", "button_states"))
     if "qpos" not in states:
-        raise UserError(f"{path}: expected qpos, from which the task's rewards are computed; it is not in the file")
+        raise DataError(f"{path}: expected qpos, from which the task's rewards are computed; it is not in the file")
     for name, array in states.items():
         check_finite(array, name, str(path))
     try:
         labels = label(states)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    except RuntimeError as error:
-        last = str(error).strip().splitlines()[-1]
-        raise UserError(
-            f"{path}: expected simulator states of the task's environment; labelling them failed: {last}"
-        ) from error
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
     lengths = {name: len(array) for name, array in states.items()}
     del states
     arrays = rows(path, simulator=False, on_notice=on_notice)
