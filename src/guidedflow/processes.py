@@ -37,12 +37,11 @@ def cpu_quota(root: Path = Path("/")) -> float:
     with contextlib.suppress(OSError):
         for line in (root / "proc/self/cgroup").read_text().splitlines():
             number, controllers, path = line.split(":", 2)
-            if number == "0":  # Version 2: one file, at every level of the hierarchy.
-                top, files = root / "sys/fs/cgroup", ("cpu.max",)
-            elif "cpu" in controllers.split(","):
-                top, files = root / "sys/fs/cgroup/cpu", ("cpu.cfs_quota_us", "cpu.cfs_period_us")
-            else:
+            if number != "0" and "cpu" not in controllers.split(","):
                 continue
+            is_v2 = number == "0"
+            top = root / "sys/fs/cgroup" if is_v2 else root / "sys/fs/cgroup/cpu"
+            files = ["cpu.max"] if is_v2 else ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
             # Inside a container the path may be the host's, which is not there: its top level always is.
             folder = top / path.lstrip("/")
             quotas += [_quota(level, files) for level in (folder, *folder.parents) if level.is_relative_to(top)]

@@ -3,9 +3,10 @@
 import io
 import struct
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 import numpy as np
 
@@ -23,14 +24,13 @@ class GifWriter:
 
     Args:
         path: the file.
-        frames_per_second: 1 to 100.
+        frames_per_second: at most 100.
     """
 
     def __init__(self, path: Path, frames_per_second: float):
         self.path = path
         self._delay = round(100 / frames_per_second)  # GIF counts in hundredths of a second.
-        self._target = whole_file(path)
-        self._file = self._target.__enter__()
+        self._open: tuple[AbstractContextManager[IO[bytes]], IO[bytes]] | None = None
         self._last: np.ndarray | None = None
 
     def append(self, frame: np.ndarray, caption: Sequence[str] = ()) -> None:
@@ -42,24 +42,37 @@ class GifWriter:
         """
         frame = captioned(frame, caption) if caption else frame
         last, self._last = self._last, frame
-        if last is None:
-            self._begin(frame)
+        file = self._begin(frame) if self._open is None else self._open[1]
         left, top, right, bottom = _changed(last, frame)
         palette, image = _encoded(frame[top:bottom, left:right])
         bits = (len(palette) // 3).bit_length() - 1  # Of a colour's number: the palette has 2^bits colours.
-        self._file.write(b"\x21\xf9\x04" + struct.pack("<BHB", 0b100, self._delay, 0) + b"\0")
+        file.write(b"\x21\xf9\x04" + struct.pack("<BHB", 0b100, self._delay, 0) + b"\0")
         place = struct.pack("<HHHH", left, top, right - left, bottom - top)
-        self._file.write(b"\x2c" + place + bytes([0x80 | (bits - 1)]) + palette + image)
+        file.write(b"\x2c" + place + bytes([0x80 | (bits - 1)]) + palette + image)
 
-    def _begin(self, frame: np.ndarray) -> None:
+    def _begin(self, frame: np.ndarray) -> IO[bytes]:
+        target = whole_file(self.path)
+        file = target.__enter__()
+        self._open = target, file
         height, width = frame.shape[:2]
-        self._file.write(b"GIF89a" + struct.pack("<HHBBB", width, height, 0, 0, 0))
-        self._file.write(b"\x21\xff\x0bNETSCAPE2.0\x03\x01\0\0\0")  # Repeats for ever.
+        file.write(b"GIF89a" + struct.pack("<HHBBB", width, height, 0, 0, 0))
+        file.write(b"\x21\xff\x0bNETSCAPE2.0\x03\x01\0\0\0")  # Repeats for ever.
+        return file
 
     def close(self) -> None:
-        """Finish the file."""
-        self._file.write(b"\x3b")
-        self._target.__exit__(None, None, None)
+        """Finish the file; without any frame there is none."""
+        if self._open is not None:
+            target, file = self._open
+            self._open = None
+            file.write(b"\x3b")
+            target.__exit__(None, None, None)
+
+    def discard(self) -> None:
+        """Leave no file: the episode did not come to its end."""
+        if self._open is not None:
+            target, _ = self._open
+            self._open = None
+            target.__exit__(_Discarded, _Discarded(), None)
 
     def __enter__(self) -> Self:
         return self
@@ -71,10 +84,6 @@ class GifWriter:
             self.close()
         else:
             self.discard()
-
-    def discard(self) -> None:
-        """Leave no file: the episode did not come to its end."""
-        self._target.__exit__(_Discarded, _Discarded(), None)
 
 
 class _Discarded(Exception):

@@ -4,11 +4,14 @@ import difflib
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from guidedflow.errors import SettingsError
 from guidedflow.plugins import Registry
 from guidedflow.suites.suite import Protocol, Suite, Task
+
+if TYPE_CHECKING:
+    from guidedflow.data.dataset import Dataset
 
 SUITES: Registry[type[Suite]] = Registry(
     "suite",
@@ -21,7 +24,18 @@ SUITES: Registry[type[Suite]] = Registry(
 )
 """Every suite's class by name, imported when it is needed; other packages add theirs by entry points of that group."""
 
-__all__ = ["SUITES", "Protocol", "Suite", "Task", "find_data_task", "find_task", "generate", "suites", "tasks"]
+__all__ = [
+    "SUITES",
+    "Protocol",
+    "Suite",
+    "Task",
+    "find_data_task",
+    "find_task",
+    "generate",
+    "load_dataset",
+    "suites",
+    "tasks",
+]
 
 
 def suites() -> dict[str, Suite]:
@@ -57,6 +71,26 @@ def find_data_task(name: str) -> Task:
         SettingsError: as ``find_task``.
     """
     return next((task for task in tasks() if task.dataset == name), None) or find_task(name)
+
+
+def load_dataset(task: str | Path, data_dir: Path | str | None = None) -> "Dataset":
+    """The data of a task, with that task's rewards, or data of your own.
+
+    Args:
+        task: an id as ``guidedflow tasks`` lists it; or a path: an npz or HDF5 file, or a Minari data set's folder.
+        data_dir: the folder to look into; None: where the task's suite keeps its data, by default ``$GUIDEDFLOW_DATA``
+            or ``~/.guidedflow/data``.
+
+    Raises:
+        SettingsError: unknown task.
+        DataError: there is no data, and how to get it; or it is damaged.
+    """
+    from guidedflow.data import formats
+
+    if formats.is_data(task):
+        return formats.load(task)
+    known = find_task(str(task))
+    return known.suite.load(known, known.suite.find_data(known, None if data_dir is None else Path(data_dir)))
 
 
 def generate(

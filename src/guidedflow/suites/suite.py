@@ -5,7 +5,7 @@ import dataclasses
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from guidedflow.data.places import default_directory
 from guidedflow.errors import DataError, SettingsError
@@ -18,8 +18,6 @@ if TYPE_CHECKING:  # Workers make environments from suites, and need neither JAX
     from guidedflow.types import Spec
 
 SuccessTiming = Literal["post", "pre"]
-Reward = TypeVar("Reward")
-"""A number or an array of them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +83,7 @@ class Suite(abc.ABC):
 
     A suite is a class with a constructor without arguments, named in ``SUITES`` or, from another package, by an entry
     point of the group ``guidedflow.suites``. Only ``tasks`` and ``make_env`` have to be written: by default a task's
-    data is one file of arrays, ``<dataset>.npz``, that brings its rewards along.
+    data is one npz file, ``<dataset>.npz``, that brings its rewards along.
     """
 
     name: ClassVar[str]
@@ -155,9 +153,9 @@ class Suite(abc.ABC):
         Raises:
             DataError: it is missing, malformed or another task's.
         """
-        from guidedflow.data.formats import arrays
+        from guidedflow.data import formats
 
-        return self.for_training(task, arrays.load(path), path)
+        return self.for_training(task, formats.load(path), path)
 
     def for_training(self, task: Task, dataset: "Dataset", path: Path) -> "Dataset":
         """Data with the environment's own rewards as ``load`` gives it: checked, and with ``training_reward``.
@@ -236,7 +234,7 @@ class Suite(abc.ABC):
         """How the published scores of the task were made; None if there are none."""
         return None
 
-    def training_reward(self, task: Task, reward: Reward) -> Reward:
+    def training_reward(self, task: Task, reward: Any) -> Any:
         """A reward of the task's environment as its agents learn from it: applied to data and to online steps alike."""
         return reward
 

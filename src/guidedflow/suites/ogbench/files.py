@@ -1,6 +1,5 @@
 """OGBench's data files: one npz of flat arrays per family and split (docs/tasks.md, "OGBench")."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,33 +10,20 @@ from guidedflow.data.dataset import Dataset, check_fields, check_finite, close_l
 from guidedflow.data.formats import npz
 from guidedflow.errors import DataError
 
-SIMULATOR_FIELDS = ("qpos", "qvel", "button_states")
+FIELDS = ("observations", "actions", "terminals")
 
 
-def rows(
-    path: Path, *, simulator: bool = True, on_notice: Callable[[str], None] = lambda _: None
-) -> dict[str, np.ndarray]:
-    """The checked arrays of an OGBench file: observations, actions, terminals, and the simulator's state if stored.
-
-    Args:
-        path: the file.
-        simulator: whether the simulator's state is wanted.
+def rows(path: Path) -> dict[str, np.ndarray]:
+    """The checked arrays of an OGBench file: observations, actions and terminals.
 
     Raises:
         DataError: as ``npz.read``, or a field is missing or malformed.
     """
-    arrays = npz.read(path, lambda name: simulator or name not in SIMULATOR_FIELDS, on_notice)
-    missing = [name for name in ("observations", "actions", "terminals") if name not in arrays]
-    if missing:
-        found = ", ".join(sorted(arrays)) or "no arrays"
-        raise DataError(f"{path}: expected the fields observations, actions, terminals, found {found}")
-    fields = {name: arrays[name] for name in ("observations", "actions", "terminals")}
-    checked = check_fields(fields, str(path))
-    for name in SIMULATOR_FIELDS:
-        if name in arrays:
-            _check_length(name, len(arrays[name]), checked["observations"], path)
-            check_finite(arrays[name], name, str(path))
-            checked[name] = arrays[name]
+    arrays = npz.read(path, lambda name: name in FIELDS)
+    if len(arrays) < len(FIELDS):
+        found = ", ".join(sorted(arrays)) or "none of them"
+        raise DataError(f"{path}: expected the fields {', '.join(FIELDS)}, found {found}")
+    checked = check_fields(arrays, str(path))
     _check_episodes(checked["terminals"], str(path))
     return checked
 
@@ -62,7 +48,6 @@ def load(
     path: Path,
     label: Callable[[dict[str, np.ndarray]], Any],
     frame_stack: int = 1,
-    on_notice: Callable[[str], None] = lambda _: None,
 ) -> Dataset:
     """The data set of one single-task environment: its rewards and masks are computed from the simulator's states.
 
@@ -72,7 +57,6 @@ def load(
         path: the file.
         label: gives the simulator's states their ``rewards`` and ``masks``.
         frame_stack: see ``Dataset``.
-        on_notice: see ``npz.read``.
 
     Raises:
         DataError: as ``rows``, or the file lacks the simulator's states, or has another environment's.
@@ -89,7 +73,7 @@ def load(
         raise DataError(f"{path}: {error}") from error
     lengths = {name: len(array) for name, array in states.items()}
     del states
-    arrays = rows(path, simulator=False, on_notice=on_notice)
+    arrays = rows(path)
     for name, length in lengths.items():
         _check_length(name, length, arrays["observations"], path)
     terminals = arrays["terminals"]
@@ -103,13 +87,3 @@ def load(
         frame_stack=frame_stack,
         source=str(path),
     )
-
-
-def metadata(path: Path) -> dict[str, Any] | None:
-    """What a file made by ``guidedflow data generate`` says of itself; None for any other, the published ones too."""
-    with np.load(path, allow_pickle=False) as file:
-        try:
-            found = json.loads(str(file["metadata"]))
-        except (KeyError, ValueError):
-            return None
-    return found if isinstance(found, dict) and found.get("generator") == "guidedflow" else None

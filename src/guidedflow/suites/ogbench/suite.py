@@ -10,7 +10,7 @@ from guidedflow.data.places import default_directory
 from guidedflow.errors import DataError
 from guidedflow.suites import published
 from guidedflow.suites.ogbench.recipes import FAMILIES
-from guidedflow.suites.suite import Protocol, SuccessTiming, Suite, Task
+from guidedflow.suites.suite import Protocol, SuccessTiming, Suite, Task, refuse
 
 if TYPE_CHECKING:
     import gymnasium
@@ -147,10 +147,12 @@ class OGBench(Suite):
         on_progress: Callable[[int, int], None] = lambda done, total: None,
         val_episodes: int | None = None,
         steps: int = 1001,
+        **options: Any,
     ) -> Sequence[Path]:
         """See ``Suite`` and ``generation.generate``."""
         from guidedflow.suites.ogbench.generation import generate
 
+        refuse(options, dataset)
         return generate(
             dataset,
             directory=self.folders(data_dir)[0],
