@@ -13,8 +13,7 @@ from conftest import TASK, guidedflow, own_arrays
 
 import guidedflow as gf
 from guidedflow.data.formats import npz
-from guidedflow.errors import GuidedflowError
-from guidedflow.errors import WorkerDied
+from guidedflow.errors import GuidedflowError, WorkerDied
 from guidedflow.runs.folder import RunFolder, as_json
 from guidedflow.suites.ogbench import files as ogbench
 from guidedflow.training import trainer as loop
