@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import functools
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
 
 import equinox as eqx
@@ -70,7 +70,15 @@ class Agent(eqx.Module):
     goes_online: ClassVar[bool] = False
     """Whether the papers train it on from interaction, after the data."""
 
+    published_choices: ClassVar[tuple[str, ...]] = ()
+    """Settings that choose between several published versions of the algorithm."""
+
     config: eqx.AbstractVar[Any]
+
+    @classmethod
+    def published_name(cls, settings: Mapping[str, Any]) -> str:
+        """The name under which the authors published the version that these settings choose."""
+        return cls.__name__.lower()
 
     @classmethod
     def init(cls, config: Any, spec: Spec, key: PRNGKeyArray) -> Self:

@@ -4,7 +4,8 @@ A critic Q, a one-step actor mu_theta, and a flow policy mu_omega trained by val
 The flow keeps the actor near the data's good actions; the actor tells the flow which of the data's actions are good.
 """
 
-from typing import ClassVar, Literal, NamedTuple, Self
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import equinox as eqx
 import jax
@@ -146,6 +147,7 @@ class GFP(CriticAgent):
     policy_names: ClassVar[tuple[str, ...]] = ("actor", "vabc")
     paper: ClassVar[str] = "Guided Flow Policy (Nguimatsia Tiofack et al., ICLR 2026, arXiv 2512.03973)"
     goes_online: ClassVar[bool] = True
+    published_choices: ClassVar[tuple[str, ...]] = ("guidance",)
 
     config: GFPConfig
     networks: Networks
@@ -162,6 +164,11 @@ class GFP(CriticAgent):
             flow=VelocityField(shape, action_size, config.hidden, time="sinusoidal", key=flow_key),
         )
         return cls(config, networks, critic, adam_init(networks))
+
+    @classmethod
+    def published_name(cls, settings: Mapping[str, Any]) -> str:
+        """``gfp``; its other guidance was tuned on its own, as ``gfp-advantage``."""
+        return "gfp-advantage" if settings.get("guidance") == "advantage" else "gfp"
 
     def loss(self, networks: Networks, batch: Batch, key: PRNGKeyArray) -> tuple[Float[Array, ""], Metrics]:
         """``total_loss`` with fresh noise."""

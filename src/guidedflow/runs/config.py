@@ -1,7 +1,9 @@
 """config.json: what a run was asked for, as plain names and numbers. Nothing else reads or writes that file."""
 
 import dataclasses
+import importlib.metadata
 import json
+import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -11,6 +13,7 @@ from guidedflow.files import as_json, read_json, write_text
 from guidedflow.types import Spec
 
 FILE = "config.json"
+VERSIONED = ("guidedflow", "jax", "equinox", "optax", "orbax-checkpoint", "numpy", "mujoco", "gymnasium", "ogbench")
 IN_MEMORY = "arrays in memory"
 """Where data lay that was no file."""
 
@@ -65,11 +68,18 @@ class RunConfig:
     env: str | None = None
     """Of an environment of the user's own: its gymnasium id, or ``module:function``."""
     extensions: tuple[Extension, ...] = ()
+    run_id: str = ""
+    """A name that no other run has, for services that keep runs apart by one; empty in runs of older versions."""
 
     @property
     def steps(self) -> int:
         """All gradient steps, those after going online included."""
         return int(self.settings["steps"]) + int(self.settings["online_steps"])
+
+    @property
+    def title(self) -> str:
+        """The run in a few words, for headings."""
+        return f"{self.agent} on {self.task or self.env or Path(self.data.source).name}"
 
     def setting(self, name: str) -> Any:
         """The value of a setting, of the run's own or of the algorithm's.
@@ -138,6 +148,7 @@ class RunConfig:
             task=None if saved["task"] is None else str(saved["task"]),
             env=saved.get("env"),
             extensions=tuple(Extension(**extension) for extension in saved.get("extensions", ())),
+            run_id=str(saved.get("run_id", "")),
         )
 
 
@@ -146,3 +157,9 @@ def _check_types(saved: Any, wanted: Mapping[str, type]) -> None:
         value = saved[name]
         if not isinstance(value, kind) or isinstance(value, bool):
             raise TypeError(f"{name}: expected {kind.__name__}, found {value!r}")
+
+
+def versions() -> dict[str, str]:
+    """Versions of everything that decides what a run computes."""
+    found = {name: importlib.metadata.version(name) for name in VERSIONED}
+    return {"python": platform.python_version(), **found}

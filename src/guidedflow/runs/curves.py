@@ -1,39 +1,54 @@
 """The learning curves of one run as a picture."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-NOT_LOSSES = ("step", "variant", "seed", "updates_per_second")
+from guidedflow.types import variant_text
+
+NOT_DRAWN = ("step", "variant", "seed", "updates_per_second", "data_wait")
+COLUMNS = 4
 
 
-def draw_curves(path: Path, metrics: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]]) -> None:
-    """Draw evaluations (left) and every metric (right) over the gradient steps; a line is a variant's mean over seeds.
+def draw_curves(
+    path: Path, metrics: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]], *, title: str
+) -> None:
+    """Draw evaluations (first panel) and every metric over the gradient steps.
 
-    The band around an evaluation spans the seeds; with one seed it is that evaluation's own 95% interval.
+    A line is a variant's mean over seeds. A band spans the seeds; with one seed the evaluations' band is the 95%
+    interval of that evaluation. Evaluations made after the training are not drawn.
     """
     from matplotlib.figure import Figure  # No pyplot: no screen and no global state needed.
 
-    names = [name for name in (metrics[0] if metrics else {}) if name not in NOT_LOSSES]
-    panels = int(bool(evaluations)) + len(names)
-    columns = 4
-    figure = Figure(figsize=(4 * columns, 3 * max(1, -(-panels // columns))), layout="constrained")
-    axes = iter(figure.subplots(-(-max(panels, 1) // columns), columns, squeeze=False).flat)
+    names = [name for name in (metrics[0] if metrics else {}) if name not in NOT_DRAWN]
+    evaluations = [row for row in evaluations if row["source"] == "training"]
+    panels = max(1, int(bool(evaluations)) + len(names))
+    columns = min(COLUMNS, panels)
+    rows = math.ceil(panels / columns)
+    figure = Figure(figsize=(3.6 * columns, 2.8 * rows + 0.8), layout="constrained")
+    axes = [figure.add_subplot(rows, columns, place + 1) for place in range(panels)]
     if evaluations:
-        _draw_evaluations(next(axes), evaluations)
-    for name in names:
-        axis = next(axes)
-        for variant in dict.fromkeys(row.get("variant", "") for row in metrics):
-            mine = [(row["step"], row[name]) for row in metrics if row.get("variant", "") == variant]
-            steps, values = _by_step(mine)
-            axis.plot(steps, [np.mean(v) for v in values], label=variant)
-            axis.fill_between(steps, [min(v) for v in values], [max(v) for v in values], alpha=0.2)
-        axis.set(title=name, xlabel="gradient steps")
-    for axis in axes:
-        axis.set_axis_off()
+        _draw_evaluations(axes[0], evaluations)
+    for axis, name in zip(axes[int(bool(evaluations)) :], names, strict=False):
+        _draw_metric(axis, name, metrics)
+    seeds = len({row["seed"] for row in (*metrics, *evaluations)})
+    band = f"bands: lowest to highest of {seeds} seeds" if seeds > 1 else "band of an evaluation: its 95% interval"
+    figure.suptitle(f"{title}\nlines: means; {band}", fontsize=11)
     figure.savefig(path, dpi=100)
+
+
+def _draw_metric(axis: Any, name: str, metrics: Sequence[Mapping[str, Any]]) -> None:
+    variants = dict.fromkeys(row["variant"] for row in metrics)
+    for variant in variants:
+        steps, values = _by_step([(row["step"], row[name]) for row in metrics if row["variant"] == variant])
+        axis.plot(steps, [np.mean(v) for v in values], label=variant_text(variant))
+        axis.fill_between(steps, [min(v) for v in values], [max(v) for v in values], alpha=0.2)
+    axis.set(title=name.replace("_", " "), xlabel="gradient steps")
+    if len(variants) > 1:
+        axis.legend(fontsize=7)
 
 
 def _draw_evaluations(axis: Any, evaluations: Sequence[Mapping[str, Any]]) -> None:
@@ -43,12 +58,19 @@ def _draw_evaluations(axis: Any, evaluations: Sequence[Mapping[str, Any]]) -> No
         rows = [row for row in evaluations if (row["variant"], row["policy"]) == (variant, policy)]
         steps, values = _by_step([(row["step"], row[field]) for row in rows])
         low, high = [min(v) for v in values], [max(v) for v in values]
-        if rates and len(rows) == len(steps):
-            low, high = [row["success_low"] for row in rows], [row["success_high"] for row in rows]
-        axis.plot(steps, [np.mean(v) for v in values], marker="o", label=f"{variant} {policy}".strip())
+        if len(rows) == len(steps):
+            low, high = zip(*(_interval(row, rates) for row in rows), strict=True)
+        axis.plot(steps, [np.mean(v) for v in values], marker="o", label=f"{policy} {variant_text(variant)}".strip())
         axis.fill_between(steps, low, high, alpha=0.2)
     axis.set(title=title, xlabel="gradient steps", ylim=(0, 1.02) if rates else None)
-    axis.legend()
+    axis.legend(fontsize=8)
+
+
+def _interval(row: Mapping[str, Any], rates: bool) -> tuple[float, float]:
+    if rates:
+        return row["success_low"], row["success_high"]
+    half = row["return_half_width"]
+    return row["mean_return"] - half, row["mean_return"] + half
 
 
 def _by_step(pairs: Sequence[tuple[int, float]]) -> tuple[list[int], list[list[float]]]:

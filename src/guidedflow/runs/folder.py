@@ -1,19 +1,22 @@
-"""The run's folder: what was asked for, what was measured, and the adapters that show it elsewhere."""
+"""The run's folder and its records: metrics.jsonl, evaluations.csv, summary.json and the lock."""
 
 import contextlib
 import csv
-import fcntl
-import importlib.metadata
-import importlib.util
+import io
 import json
-import platform
+import math
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
-from guidedflow.errors import UserError
-from guidedflow.files import as_json, read_json, read_text, write_text
+import filelock
+import numpy as np
+
+from guidedflow.errors import RunError
+from guidedflow.files import as_json, read_text, whole_file, write_text
+from guidedflow.runs.config import FILE, RunConfig
+from guidedflow.types import Variant, parse_variant, variant_text
 
 EVALUATION_FIELDS = (
     "step",
@@ -29,102 +32,95 @@ EVALUATION_FIELDS = (
     "mean_length",
     "length_half_width",
     "score",
+    "source",
+    "env_seed",
 )
-VERSIONED = (
-    "guidedflow",
-    "jax",
-    "equinox",
-    "optax",
-    "orbax-checkpoint",
-    "numpy",
-    "mujoco",
-    "gymnasium",
-    "ogbench",
-)
+# What rows of older versions do not have: they were all made by the training.
+_ADDED = {"source": "training", "env_seed": ""}
 
-
-class Tracker(Protocol):
-    """Somewhere else that a run's numbers go."""
-
-    def log(self, step: int, label: str, values: Mapping[str, float]) -> None:
-        """Show these values of one member (``seed0`` for instance) at a step."""
-
-    def close(self) -> None:
-        """Write what is pending."""
+Row = dict[str, Any]
 
 
 class RunFolder:
     """A run as one folder: config.json, metrics.jsonl, evaluations.csv, checkpoints/, summary.json, curves.png."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path | str):
         self.path = Path(path)
 
     @classmethod
-    def create(cls, path: Path, config: Mapping[str, Any]) -> "RunFolder":
+    def create(cls, path: Path, config: RunConfig) -> "RunFolder":
         """Make the folder and write its config.json.
 
         Raises:
-            UserError: it exists already, or cannot be written.
+            RunError: it exists already, or cannot be written.
         """
         folder = cls(path)
-        if (folder.path / "config.json").exists():
-            again = f"guidedflow train --resume {shlex.quote(str(path))}"
-            raise UserError(f"{path}: the run's folder exists already; continue it with `{again}`, or choose another")
-        if folder.path.exists():
-            raise UserError(f"{path}: expected a new folder for the run, found something else there; choose another")
+        folder.check_new()
         try:
-            folder.path.mkdir(parents=True)
-            write_json(folder.path / "config.json", config)
+            path.mkdir(parents=True)
+            config.write(path)
         except OSError as error:
-            raise UserError(f"{path}: expected a folder that can be written, found: {error.strerror}") from error
+            raise RunError(f"{path}: expected a folder that can be written, found: {error.strerror}") from error
         return folder
+
+    def check_new(self) -> None:
+        """Raise RunError unless a run can be made here: nothing is there yet."""
+        if (self.path / FILE).exists():
+            again = f"guidedflow train --resume {shlex.quote(str(self.path))}"
+            raise RunError(
+                f"{self.path}: the run's folder exists already; continue it with `{again}`, or choose another"
+            )
+        if self.path.exists():
+            raise RunError(f"{self.path}: expected a new folder for the run, found something there; choose another")
 
     @property
     def checkpoints(self) -> Path:
         """Where the checkpoints lie."""
         return self.path / "checkpoints"
 
-    def config(self) -> dict[str, Any]:
-        """What ``create`` wrote.
+    def config(self) -> RunConfig:
+        """What the run was asked for.
 
         Raises:
-            UserError: this is no run's folder, or its config.json is damaged.
+            RunError: this is no run's folder, or its config.json is damaged.
         """
-        path = self.path / "config.json"
-        if not path.is_file():
-            raise UserError(f"{self.path}: expected the folder of a run, found no config.json in it")
-        return read_json(path)
+        return RunConfig.read(self.path)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other processes from training in this folder at the same time.
+        """Keep other processes from writing in this folder at the same time.
 
         Raises:
-            UserError: another one does.
+            RunError: another one does.
             OSError: the folder cannot be written.
         """
-        with (self.path / "lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UserError(f"{self.path}: expected a run that rests, found another process training it") from error
+        lock = filelock.FileLock(self.path / "lock", timeout=0)
+        try:
+            lock.acquire()
+        except filelock.Timeout as error:
+            raise RunError(f"{self.path}: expected a run that nobody is training, found another process in it") from error
+        try:
             yield
+        finally:
+            lock.release()
+
+    # ------------------------------------------------------------------------------------------------- metrics
 
     def log_metrics(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Append rows to metrics.jsonl."""
+        """Append rows with ``step``, ``variant``, ``seed`` and numbers to metrics.jsonl."""
+        lines = []
+        for row in rows:
+            variant = {"variant": variant_text(row["variant"])} if row["variant"] else {}
+            rest = {name: value for name, value in row.items() if name not in ("step", "variant")}
+            lines.append(json.dumps({"step": row["step"], **variant, **rest}) + "\n")
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
+            file.writelines(lines)
 
-    def log_evaluations(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Append rows of ``EVALUATION_FIELDS`` to evaluations.csv, all or none."""
-        path = self.path / "evaluations.csv"
-        write_text(path, _csv([*self.evaluations(), *rows]))
-
-    def metrics(self) -> list[dict[str, Any]]:
+    def metrics(self) -> list[Row]:
         """The rows of metrics.jsonl; a last line that a kill cut short is left out.
 
         Raises:
-            UserError: any other line is damaged.
+            RunError: any other line is damaged.
         """
         path = self.path / "metrics.jsonl"
         # What follows the last line break is a line that a kill cut short, or nothing.
@@ -133,126 +129,118 @@ class RunFolder:
         for number, line in enumerate(lines, 1):
             try:
                 row = json.loads(line)
-                rows.append(row | {"step": int(row["step"]), "seed": int(row["seed"])})
-            except (ValueError, TypeError, KeyError) as error:
-                wanted = "expected a JSON object with step and seed"
-                raise UserError(f"{path}: line {number}: {wanted}, found {line[:60]!r}") from error
+                known = {"step": int(row["step"]), "seed": int(row["seed"])}
+                rows.append({**row, **known, "variant": parse_variant(row.get("variant", ""))})
+            except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+                expected = "expected a JSON object with step and seed"
+                raise RunError(f"{path}: line {number}: {expected}, found {line[:60]!r}") from error
         return rows
 
-    def evaluations(self) -> list[dict[str, Any]]:
-        """The rows of evaluations.csv with their numbers as numbers.
+    def save_unlogged(self, step: int, metrics: Mapping[str, np.ndarray]) -> None:
+        """Keep the metrics of steps since the last row, for the row that a continued run will write.
+
+        Args:
+            step: where the run stops.
+            metrics: arrays of (members, steps since the last row).
+        """
+        with whole_file(self._unlogged) as file:
+            np.savez(file, **metrics, step=np.int64(step))  # type: ignore[arg-type]
+
+    def take_unlogged(self, step: int) -> dict[str, np.ndarray]:
+        """What ``save_unlogged`` kept at this step, once; {} if there is nothing."""
+        found: dict[str, np.ndarray] = {}
+        if self._unlogged.is_file():
+            with contextlib.suppress(ValueError, OSError, KeyError), np.load(self._unlogged) as saved:
+                if int(saved["step"]) == step:
+                    found = {name: saved[name] for name in saved.files if name != "step"}
+            self._unlogged.unlink()
+        return found
+
+    @property
+    def _unlogged(self) -> Path:
+        return self.path / "unlogged.npz"
+
+    # --------------------------------------------------------------------------------------------- evaluations
+
+    def log_evaluations(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Append rows of ``EVALUATION_FIELDS`` to evaluations.csv, all or none."""
+        self._write_evaluations([*self.evaluations(), *rows])
+
+    def evaluations(self) -> list[Row]:
+        """The rows of evaluations.csv: numbers as numbers, ``variant`` as a ``Variant``, ``env_seed`` None where the
+        episodes were those of the training's own evaluations.
 
         Raises:
-            UserError: the file is damaged.
+            RunError: the file is damaged.
         """
         path = self.path / "evaluations.csv"
         if not path.exists():
             return []
-        kinds = {"step": int, "variant": str, "seed": int, "episodes": int, "policy": str}
+        kinds: dict[str, Any] = {"step": int, "seed": int, "episodes": int, "policy": str, "source": str}
+        kinds |= {"variant": parse_variant, "env_seed": lambda text: int(text) if text else None}
         rows = []
-        for number, row in enumerate(csv.DictReader(read_text(path).splitlines()), 2):
+        for number, row in enumerate(csv.DictReader(io.StringIO(read_text(path), newline="")), 2):
             try:
-                rows.append({name: kinds.get(name, float)(row[name]) for name in EVALUATION_FIELDS})
+                values = _ADDED | {name: value for name, value in row.items() if value is not None}
+                found = {name: kinds.get(name, float)(values[name]) for name in EVALUATION_FIELDS}
             except (ValueError, TypeError, KeyError) as error:
-                raise UserError(
-                    f"{path}: line {number}: expected {','.join(EVALUATION_FIELDS)}, found another"
-                ) from error
+                expected = ",".join(EVALUATION_FIELDS)
+                raise RunError(f"{path}: line {number}: expected {expected}, found another") from error
+            if math.isnan(found["success"]):  # Older versions wrote an interval even where there was no success.
+                found["success_low"] = found["success_high"] = math.nan
+            rows.append(found)
         return rows
 
+    def _write_evaluations(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, EVALUATION_FIELDS, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({**row, "variant": variant_text(row["variant"])})
+        write_text(self.path / "evaluations.csv", text.getvalue())
+
+    # ------------------------------------------------------------------------------------------------ the whole
+
     def rewind(self, step: int) -> None:
-        """Forget everything recorded after a step: a resumed run records it again."""
-        metrics = [row for row in self.metrics() if row["step"] <= step]
-        write_text(self.path / "metrics.jsonl", "".join(json.dumps(row) + "\n" for row in metrics))
+        """Remove everything recorded after a step: a continued run records it again."""
+        path = self.path / "metrics.jsonl"
+        if path.exists():
+            lines = read_text(path).split("\n")
+            kept = [f"{line}\n" for line, row in zip(lines, self.metrics(), strict=False) if row["step"] <= step]
+            write_text(path, "".join(kept))
         if (self.path / "evaluations.csv").exists():
-            write_text(self.path / "evaluations.csv", _csv([r for r in self.evaluations() if r["step"] <= step]))
+            self._write_evaluations([row for row in self.evaluations() if row["step"] <= step])
 
     def is_finished(self) -> bool:
         """Whether the run has come to its end."""
         return (self.path / "summary.json").is_file()
 
-    def summary(self) -> dict[str, Any]:
-        """What a finished run found.
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Write summary.json, which says that the run has finished."""
+        write_text(self.path / "summary.json", as_json(summary) + "\n")
 
-        Raises:
-            UserError: the run has none, because it has not finished.
-        """
-        path = self.path / "summary.json"
-        if not self.is_finished():
-            raise UserError(f"{path}: expected the summary of a finished run; continue it with --resume {self.path}")
-        return read_json(path)
+    def reopen(self) -> None:
+        """Make a finished run one that goes on."""
+        (self.path / "summary.json").unlink(missing_ok=True)
+
+    def videos(self) -> list[Path]:
+        """The filmed episodes."""
+        return sorted((self.path / "videos").glob("*.gif"))
 
     def draw_curves(self) -> Path:
         """Draw curves.png: success (or return) of each policy, and the losses, over the steps."""
         from guidedflow.runs.curves import draw_curves
 
         path = self.path / "curves.png"
-        draw_curves(path, self.metrics(), self.evaluations())
+        draw_curves(path, self.metrics(), self.evaluations(), title=self.config().title)
         return path
 
 
-class TensorBoard:
-    """Writes event files into the run's folder, one series a member."""
-
-    def __init__(self, path: Path):
-        from tensorboardX import SummaryWriter
-
-        self._writer = SummaryWriter(str(path / "tensorboard"))
-
-    def log(self, step: int, label: str, values: Mapping[str, float]) -> None:
-        """Show these values of one member at a step."""
-        for name, value in values.items():
-            self._writer.add_scalar(f"{label}/{name}", value, step)
-
-    def close(self) -> None:
-        """Write what is pending."""
-        self._writer.close()
+def plain_rows(rows: Iterable[Mapping[str, Any]]) -> list[Row]:
+    """Rows of evaluations for JSON: a variant as text."""
+    return [{**row, "variant": variant_text(row["variant"])} for row in rows]
 
 
-class WeightsAndBiases:
-    """Sends the same numbers to Weights & Biases, or with mode ``offline`` into the run's folder for later."""
-
-    def __init__(self, path: Path, config: Mapping[str, Any], mode: Literal["online", "offline"]):
-        import wandb
-
-        self._run = wandb.init(
-            project="guidedflow",
-            name=path.name,
-            dir=str(path),
-            config=dict(config),
-            mode=mode,
-            id=path.name,
-            resume="allow",
-        )
-
-    @staticmethod
-    def check(mode: str) -> None:
-        """Raise UserError unless ``mode`` is one, and the wandb package is there."""
-        if mode not in ("online", "offline"):
-            raise UserError(f"wandb: expected online or offline, found {mode!r}")
-        if importlib.util.find_spec("wandb") is None:
-            raise UserError("wandb: expected the wandb package, found none; pip install 'guidedflow[wandb]'")
-
-    def log(self, step: int, label: str, values: Mapping[str, float]) -> None:
-        """Show these values of one member at a step."""
-        self._run.log({f"{label}/{name}": value for name, value in values.items()} | {"step": step})
-
-    def close(self) -> None:
-        """Write what is pending."""
-        self._run.finish()
-
-
-def versions() -> dict[str, str]:
-    """Versions of everything that decides what a run computes."""
-    found = {name: importlib.metadata.version(name) for name in VERSIONED}
-    return {"python": platform.python_version(), **found}
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that the file is there whole or as it was before."""
-    write_text(path, as_json(value) + "\n")
-
-
-def _csv(rows: Iterable[Mapping[str, Any]]) -> str:
-    lines = [",".join(EVALUATION_FIELDS)]
-    lines += [",".join(str(row[name]) for name in EVALUATION_FIELDS) for row in rows]
-    return "\n".join(lines) + "\n"
+def member_label(variant: Variant, seed: int) -> str:
+    """The name of one agent's curves: ``seed0``, or ``alpha-0.3/seed0`` in a sweep."""
+    return "/".join([*variant_text(variant).replace("=", "-").split(), f"seed{seed}"])

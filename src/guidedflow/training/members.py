@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Key
 
-from guidedflow.agents import AGENTS, Agent
+from guidedflow.agents import Agent
 from guidedflow.seeding import derived_seed
 from guidedflow.settings import check
 from guidedflow.training.compilation import keep_compiled_programs
@@ -47,14 +47,14 @@ def on_all_devices(shared: _T, members: int) -> _T:
     return _put(shared, members, PartitionSpec())
 
 
-def init_agents(agent: str, members: Sequence[Member], spec: Spec) -> Agent:
+def init_agents(agent: type[Agent], members: Sequence[Member], spec: Spec) -> Agent:
     """One agent a member, stacked along a leading axis of every array, each on its device.
 
     Raises:
-        UserError: a setting is outside its range, or nothing can be learned from observations of these shapes.
+        SettingsError, DataError: a setting is outside its range, or nothing can be learned from observations of these shapes.
     """
     keep_compiled_programs()
-    AGENTS[agent].check_spec(spec)
+    agent.check_spec(spec)
     for member in members:
         check(member.config)
     configs = jax.tree.map(lambda *values: jnp.array(values, jnp.float32), *(member.config for member in members))
@@ -64,8 +64,8 @@ def init_agents(agent: str, members: Sequence[Member], spec: Spec) -> Agent:
 
 
 @functools.partial(jax.jit, static_argnames=("agent", "spec"))
-def _build(configs: Any, keys: Key[Array, " members"], agent: str, spec: Spec) -> Agent:
-    return jax.vmap(lambda config, key: AGENTS[agent].build(config, spec, key))(configs, keys)
+def _build(configs: Any, keys: Key[Array, " members"], agent: type[Agent], spec: Spec) -> Agent:
+    return jax.vmap(lambda config, key: agent.build(config, spec, key))(configs, keys)
 
 
 @jax.jit

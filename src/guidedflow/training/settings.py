@@ -7,10 +7,12 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
-from guidedflow.agents import find_agent
-from guidedflow.errors import UserError
+from guidedflow.agents import Agent
+from guidedflow.errors import SettingsError
+from guidedflow.runs.folder import member_label
 from guidedflow.settings import Count, CountOrZero, Fraction, Range, build, check
-from guidedflow.suites import Task, published_settings
+from guidedflow.suites.suite import Task
+from guidedflow.types import Variant
 
 Preset = Literal["quick", "published"]
 
@@ -32,7 +34,7 @@ class TrainSettings:
     crop_probability: Fraction = 0.5
     """Pixels: how often a batch's pictures are shifted at random by up to 3 pixels (random crops of padded ones)."""
     log_every: Count = 250
-    """Steps compiled into one call; metrics are written, and signals answered, after each. Divides the intervals."""
+    """Steps between rows of metrics, each a mean over its steps. Divides the intervals below."""
     eval_every: Count = 100_000
     """Steps between evaluations; the last step is always evaluated."""
     eval_episodes: CountOrZero = 100
@@ -46,6 +48,11 @@ class TrainSettings:
     success_timing: Literal["post", "pre"] = "post"
     """Whether success and reward speak of the state after a step (the published protocol) or before it."""
 
+    @property
+    def precision(self) -> str | None:
+        """``matmul_precision`` as JAX wants it."""
+        return None if self.matmul_precision == "default" else self.matmul_precision
+
 
 Sweep = Mapping[str, Sequence[float]]
 """Values of one or more float settings of an algorithm, by name; with several names every combination is meant."""
@@ -54,29 +61,30 @@ Sweep = Mapping[str, Sequence[float]]
 class Member(NamedTuple):
     """One of the agents that train at once: a variant of the settings with a seed."""
 
-    variant: str
-    """What was swept, ``alpha=0.3`` for instance; empty without a sweep."""
+    variant: Variant
     seed: int
     config: Any
 
     @property
     def label(self) -> str:
         """A name for curves."""
-        return f"{self.variant.replace('=', '-')} seed{self.seed}".strip().replace(" ", "/")
+        return member_label(self.variant, self.seed)
 
 
-def plain_sweep(sweep: Mapping[str, Any] | None) -> dict[str, list[float]]:
-    """A sweep as JSON has it: lists of floats.
+def plain_sweep(sweep: Mapping[str, Any] | None) -> dict[str, tuple[float, ...]]:
+    """A sweep as plain floats.
 
     Raises:
-        UserError: a value is no number.
+        SettingsError: it is no mapping, or a value is no number.
     """
+    if sweep is not None and not isinstance(sweep, Mapping):
+        raise SettingsError(f'sweep: expected values by setting, such as {{"alpha": (0.3, 1, 3)}}, found {sweep!r}')
     found = {}
     for name, values in (sweep or {}).items():
         try:
-            found[name] = [float(value) for value in values]
+            found[name] = tuple(float(value) for value in values)
         except (TypeError, ValueError) as error:
-            raise UserError(f"sweep: expected a sequence of numbers for {name}, found {values!r}") from error
+            raise SettingsError(f"sweep: expected a sequence of numbers for {name}, found {values!r}") from error
     return found
 
 
@@ -84,23 +92,22 @@ def members(config: Any, seeds: Sequence[int], sweep: Sweep) -> list[Member]:
     """Every variant with every seed, the seeds of one variant side by side.
 
     Raises:
-        UserError: a swept setting is no float of the algorithm's, has a value out of its range, or has one twice.
+        SettingsError: a swept setting is no float of the algorithm's, has a value out of its range, or has one twice.
     """
     hints = typing.get_type_hints(type(config))
     floats = [field.name for field in dataclasses.fields(config) if hints[field.name] is float]
     for name, values in sweep.items():
         if name not in floats:
-            raise UserError(
+            raise SettingsError(
                 f"sweep: expected one of {', '.join(floats)}, whose values train as one batch, found {name}"
             )
-        if not values or len({f"{value:g}" for value in values}) < len(values):
+        if not values or len(set(values)) < len(values):
             found_values = ", ".join(map(str, values)) or "none"
-            raise UserError(f"sweep: expected values of {name}, each once, found {found_values}")
+            raise SettingsError(f"sweep: expected values of {name}, each once, found {found_values}")
     found = []
     for values in itertools.product(*sweep.values()):
-        chosen = dict(zip(sweep, values, strict=True))
-        variant = " ".join(f"{name}={value:g}" for name, value in chosen.items())
-        varied = build(type(config), {**vars(config), **chosen})
+        variant = tuple(zip(sweep, values, strict=True))
+        varied = build(type(config), {**vars(config), **dict(variant)})
         found += [Member(variant, seed, varied) for seed in seeds]
     return found
 
@@ -108,7 +115,6 @@ def members(config: Any, seeds: Sequence[int], sweep: Sweep) -> list[Member]:
 class Resolved(NamedTuple):
     """Every setting of a run, the algorithm's own among them, and for each the name of where it came from."""
 
-    agent: str
     train: TrainSettings
     config: Any
     sources: dict[str, str]
@@ -128,51 +134,74 @@ QUICK: dict[str, Any] = {
 }
 
 
-def resolve(agent: str, preset: Preset, task: Task | None, explicit: Mapping[str, Any]) -> Resolved:
+def resolve(agent: type[Agent], preset: Preset, task: Task | None, explicit: Mapping[str, Any]) -> Resolved:
     """Merge the sources of settings: defaults, then the tuned row, then the preset, then what was set explicitly.
 
     Args:
-        agent: a name in ``AGENTS``.
+        agent: the algorithm.
         preset: ``published`` takes the row that the authors tuned for the task; ``quick`` takes its coefficients but
             a small network and few steps.
-        task: None for a data set without a known task, which nobody tuned.
+        task: None for data of the user's own, which nobody tuned.
         explicit: values by field name that win over everything.
 
     Raises:
-        UserError: an unknown agent, preset or field, or a value outside its range.
+        SettingsError: an unknown preset or field, a value outside its range, or an algorithm with a setting that has
+            the name of one of ``TrainSettings``.
     """
-    config_class = find_agent(agent).config_class
     if preset not in ("quick", "published"):
-        raise UserError(f"preset: expected quick or published, found {preset!r}")
-    known = {field.name: owner for owner in (TrainSettings, config_class) for field in dataclasses.fields(owner)}
-    row = published_settings(agent, task.dataset) if task else None
+        raise SettingsError(f"preset: expected quick or published, found {preset!r}")
+    owners = _owners(agent)
+    unknown = [name for name in explicit if name not in owners]
+    if unknown:
+        raise SettingsError(
+            f"{unknown[0]}: expected a setting of {agent.__name__} or of the training, found none of that name; there "
+            f"are {', '.join(sorted(owners))}"
+        )
+    row = task.suite.published_settings(agent.published_name(explicit), task) if task else None
     layers: list[tuple[str, Mapping[str, Any]]] = []
     if row is not None:
-        layers.append(("authors' tuning", {**config_class.tuned_with, **row}))  # type: ignore[attr-defined]
+        layers.append(("authors' tuning", {**agent.config_class.tuned_with, **row}))  # type: ignore[attr-defined]
     if preset == "quick":
         layers.append(("preset quick", QUICK))
-    unknown = [name for name in explicit if name not in known]
-    if unknown:
-        raise UserError(f"{unknown[0]}: no such setting of {agent}; there are {', '.join(sorted(known))}")
     layers.append(("given", explicit))
 
     values: dict[str, Any] = {}
-    sources = dict.fromkeys(known, "default")
+    sources = dict.fromkeys(owners, "default")
     for source, layer in layers:
         for name, value in layer.items():
-            if name in known:
+            if name in owners:
                 values[name], sources[name] = value, source
-    settings = build(TrainSettings, {n: v for n, v in values.items() if known[n] is TrainSettings})
-    config: Any = build(config_class, {n: v for n, v in values.items() if known[n] is config_class})
+    settings = build(TrainSettings, {n: v for n, v in values.items() if owners[n] is TrainSettings})
+    config: Any = build(agent.config_class, {n: v for n, v in values.items() if owners[n] is agent.config_class})
     check_settings(settings)
-    return Resolved(agent, settings, config, sources, tuned=row is not None)
+    return Resolved(settings, config, sources, tuned=row is not None)
+
+
+def published_values(agent: type[Agent], task: Task, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Every setting of the published version of an algorithm that a run's settings choose, as plain values."""
+    choices = {name: settings[name] for name in agent.published_choices if name in settings}
+    resolved = resolve(agent, "published", task, choices)
+    return {**to_json(resolved.train), **to_json(resolved.config)}
+
+
+def _owners(agent: type[Agent]) -> dict[str, type]:
+    """Which class each setting is a field of."""
+    owners: dict[str, type] = {field.name: TrainSettings for field in dataclasses.fields(TrainSettings)}
+    for field in dataclasses.fields(agent.config_class):
+        if field.name in owners:
+            raise SettingsError(
+                f"{agent.config_class.__name__}: expected settings that the training does not have, found "
+                f"{field.name}, which is one of TrainSettings; give it another name"
+            )
+        owners[field.name] = agent.config_class
+    return owners
 
 
 def check_settings(settings: TrainSettings) -> None:
     """Check that the intervals fit together and the seeds differ, and every range.
 
     Raises:
-        UserError: naming the field, what was expected and what was found.
+        SettingsError: naming the field, what was expected and what was found.
     """
     check(settings)
     for name in ("steps", "online_steps", "eval_every", "save_every"):
@@ -180,11 +209,11 @@ def check_settings(settings: TrainSettings) -> None:
         if value % settings.log_every:
             below = value // settings.log_every * settings.log_every
             near = " or ".join(str(v) for v in (below, below + settings.log_every) if v)
-            raise UserError(
+            raise SettingsError(
                 f"{name}: expected a multiple of log_every = {settings.log_every}, such as {near}, found {value}"
             )
     if len(set(settings.seeds)) < len(settings.seeds):
-        raise UserError(f"seeds: expected each one once, found {' '.join(map(str, settings.seeds))}")
+        raise SettingsError(f"seeds: expected each one once, found {' '.join(map(str, settings.seeds))}")
 
 
 def to_json(settings: Any) -> dict[str, Any]:
