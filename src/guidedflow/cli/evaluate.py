@@ -68,7 +68,7 @@ class Evaluate:
             print_json(rows)
             return 0
         console = make_console()
-        console.print(results_table(rows, over_seeds(rows), width=console.width))
+        console.print(results_table(rows, over_seeds(rows)))
         for path in videos():
             if path.stat().st_mtime_ns != before.get(path):
                 console.print(f"video: {path}", soft_wrap=True)
