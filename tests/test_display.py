@@ -74,9 +74,9 @@ def test_durations(seconds, text):
 def test_bar_and_time_left_are_there_at_any_width(width):
     progress = Progress(400_000, 1_000_000, "training", 3600, 5400, 12_345, LOSSES, [row()])
     bar, detail = picture(progress, width)
-    assert "400,000/1,000,000" in bar
+    assert ("400,000/1,000,000" if width >= 40 else "40%") in bar
     assert "━" in bar
-    assert "1:30:00 left" in bar or width < 40
+    assert "1:30:00 left" in bar
     assert ("12,345/s" in bar) == (width >= 60)
     assert ("1:00:00 elapsed" in bar) == (width >= 80)
     assert max(map(len, (bar, detail))) <= width
@@ -191,7 +191,7 @@ def test_where_there_is_no_success_no_interval_is_shown_and_no_share():
 def test_a_sweep_is_ranked_and_the_table_says_by_what():
     rows = [row(variant=(("alpha", a),), success=s, score=100 * s) for a, s in ((0.3, 0.5), (3.0, 0.75))]
     found = drawn(results_table(rows, over_seeds(rows)), 80)
-    assert next(line for line in found if "alpha=" in line).split()[1] == "alpha=3"
+    assert next(line for line in found if "alpha=" in line).split()[0] == "alpha=3"
     assert "best first, by the success of actor" in "\n".join(found)
 
 

@@ -119,13 +119,13 @@ class ProgressBar:
             self._live = None
 
     def _print_line(self, progress: Progress) -> None:
-        before, self._before = self._before or progress, progress
-        is_new = before is progress or before.phase != progress.phase
+        is_new = self._before is None or self._before.phase != progress.phase
+        self._before, self._printed = progress, self._printed or progress
         if progress.phase == "stopping" and is_new:
             text = _detail(progress)
         elif progress.phase == "compiling" and is_new and progress.step:
             text = "continuing from here"
-        elif progress.phase in ("training", "evaluating") and self._is_line_due(progress):
+        elif progress.phase in ("training", "evaluating") and _is_line_due(self._printed, progress):
             rate = f"{progress.updates_per_second:,.0f} updates/s  " if progress.phase == "training" else ""
             text = rate + _detail(progress)
         else:
@@ -133,11 +133,10 @@ class ProgressBar:
         self._printed = progress
         self._console.print(f"{_place(progress.step, progress, timed=True)}: {text.rstrip()}", soft_wrap=True)
 
-    def _is_line_due(self, progress: Progress) -> bool:
-        if self._printed is None:
-            self._printed = progress
-        is_tenth = progress.step - self._printed.step >= progress.steps / 10
-        return is_tenth or progress.elapsed - self._printed.elapsed >= LINE_EVERY
+
+def _is_line_due(printed: Progress, progress: Progress) -> bool:
+    is_tenth = progress.step - printed.step >= progress.steps / 10
+    return is_tenth or progress.elapsed - printed.elapsed >= LINE_EVERY
 
 
 class _Picture:
@@ -170,6 +169,8 @@ def _bar_line(progress: Progress, rate: float, since: float, width: int) -> Tabl
     count = f"{done:,}/{total:,}"
     left = "" if progress.seconds_left is None else f"{duration(progress.seconds_left - since)} left"
     room = width - len(count) - len(left) - 2 - _SHORTEST_BAR
+    if room < 0:
+        count = f"{done / max(total, 1):.0%}"
     extras = {"unit": unit, "rate": f"{rate:,.0f}/s" if rate else "", "elapsed": ""}
     extras["elapsed"] = f"{duration(progress.elapsed + since)} elapsed"
     for name, text in extras.items():
