@@ -37,7 +37,8 @@ class Inspect:
             report = inspect(Path(self.what))
         else:
             path = task.suite.find_data(task, self.data_dir)
-            report = inspect(path, functools.partial(task.suite.load, task))
+            by_success = task.scored_by == "success"
+            report = inspect(path, functools.partial(task.suite.load, task), ends_at_success=by_success)
         if self.json:
             fields = [field._asdict() for field in report.fields]
             print_json({**report._asdict(), "path": str(report.path), "fields": fields})
@@ -69,9 +70,18 @@ def _print_report(report: Any) -> None:
         console.print(
             f"{report.transitions:,} transitions in {report.episodes:,} episodes of {shortest} to {longest} steps"
         )
+        if report.episode_returns is None:
+            console.print("no rewards: for algorithms that need none, bc for instance", soft_wrap=True)
+        else:
+            lowest, mean, highest = (f"{number:.4g}" for number in report.episode_returns)
+            returns = f"returns of episodes {lowest} to {highest}, {mean} on average"
+            console.print(f"mean reward {report.mean_reward:.4g}; {returns}", soft_wrap=True)
         console.print(
-            f"mean reward {report.mean_reward:.4g}, fraction of terminal states {report.success_fraction:.3%}"
+            f"terminal states: {report.terminal_share:.3%} of transitions, {report.terminal_episodes:.1%} of episodes",
+            soft_wrap=True,
         )
+        if report.success_share is not None:
+            console.print(f"success: {report.success_share:.1%} of episodes")
     for problem in report.problems:
         make_console(stderr=True).print(f"problem: {problem}", style="red", soft_wrap=True)
     if not report.problems:

@@ -69,12 +69,12 @@ def inspect(
         DataError: it is of no known format, or cannot be read at all.
     """
     path = Path(path)
-    known = formats.find_format(path)
-    content = known.read(path)
+    # A suite may bring a format of its own, which it alone can read.
+    content = {} if load is not None and not formats.is_data(path) else formats.find_format(path).read(path)
     fields = [_field(name, array) for name, array in content.items() if name != "metadata"]
-    found = Inspection(path, _made_by(known.metadata(path)), fields, [])
+    found = Inspection(path, _made_by(formats.metadata(path)), fields, [])
     try:
-        dataset = (load or known.load)(path)
+        dataset = (load or formats.load)(path)
     except DataError as error:
         return found._replace(problems=[str(error)])
     return found._replace(**_summary(dataset, content, ends_at_success), problems=_flattened_pictures(dataset, path))

@@ -60,6 +60,6 @@ def metadata(path: Path | str) -> dict[str, Any] | None:
     """What data made by guidedflow says of itself; None for any other, the published ones too.
 
     Raises:
-        DataError: it is of no known format, missing or damaged.
+        DataError: it is missing or damaged.
     """
-    return find_format(path).metadata(Path(path))
+    return find_format(path).metadata(Path(path)) if is_data(path) else None
