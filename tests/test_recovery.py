@@ -14,7 +14,7 @@ from conftest import TASK, guidedflow, own_arrays
 import guidedflow as gf
 from guidedflow.data.formats import npz
 from guidedflow.errors import UserError
-from guidedflow.processes import HelperDied
+from guidedflow.errors import WorkerDied
 from guidedflow.runs.folder import RunFolder, as_json
 from guidedflow.suites.ogbench import files as ogbench
 from guidedflow.training import trainer as loop
@@ -102,7 +102,7 @@ def test_policies_of_a_damaged_run(run):
 
 def test_what_was_learned_before_a_failing_evaluation_is_kept(cube_data, tmp_path, monkeypatch):
     def fail(*_, **__):
-        raise HelperDied("a helper process ended unexpectedly, exit code -9")
+        raise WorkerDied("a helper process ended unexpectedly, exit code -9")
 
     monkeypatch.setattr(loop.Evaluator, "__call__", fail)
     with pytest.raises(UserError, match=r"memory left\? The run is saved; continue it with `guidedflow train --resume"):
