@@ -91,8 +91,8 @@ def _summary(dataset: Dataset, content: Mapping[str, np.ndarray], ends_at_succes
     last = np.unique(dataset.episode_ends)
     episode = np.searchsorted(last, dataset.episode_ends)
     step = np.ones(len(episode), bool)
-    if "finals" in content:  # Such a row is no step.
-        step = ~np.asarray(content["finals"]).reshape(-1).astype(bool)
+    if "final_observation" in content:  # Such a row is no step.
+        step = ~np.asarray(content["final_observation"]).reshape(-1).astype(bool)
     lengths = np.bincount(episode[step], minlength=len(last))
     terminal = np.zeros(len(episode), bool)
     terminal[dataset.transitions] = np.asarray(dataset.masks)[dataset.transitions] == 0
