@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from guidedflow.data.dataset import Dataset
-from guidedflow.suites.ogbench.oracles import generate
+from guidedflow.suites.ogbench.generation import generate
 
 TASK = "cube-single-noisy-singletask-task1-v0"
 # Recordings and policies that do not ship with the package; beside the repository on the machines that test it.
@@ -32,6 +32,11 @@ def cube_data(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     generate("cube-single-noisy", directory=folder, episodes=4, val_episodes=1, workers=2, steps=80)
     return folder
+
+
+def make_env(task, **options):
+    """A task's environment, in this process."""
+    return task.suite.make_env(task, **options)
 
 
 def own_arrays(episodes: int = 6, length: int = 20, seed: int = 0) -> dict[str, np.ndarray]:
