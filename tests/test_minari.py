@@ -200,7 +200,7 @@ def test_a_stand_ins_episode_depends_on_its_seed_and_number_alone(tmp_path):
             np.testing.assert_array_equal(array, more[name][:first])
         other = made(f"{actions}-seed1", actions, 2, 1)
         assert not np.array_equal(other["actions"][:5], fewer["actions"][:5])
-        ends = np.flatnonzero(more["finals"])
+        ends = np.flatnonzero(more["final_observation"])
         starts = more["actions"][[0, *(ends[:-1] + 1)]]
         assert len(np.unique(starts, axis=0)) == 4
     # A sine moves by at most 2 pi 0.1 a step, a random action by up to 2.

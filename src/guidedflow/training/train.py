@@ -363,16 +363,12 @@ def _new_folder(config: RunConfig) -> Path:
     return Path("runs") / name / f"{agent}-{config.preset}-{stamp}-{secrets.token_hex(2)}"
 
 
-def _notify(
-    agent: type[Agent], task: Task | None, resolved: Resolved, data: Dataset, record: DataRecord
-) -> None:
+def _notify(agent: type[Agent], task: Task | None, resolved: Resolved, data: Dataset, record: DataRecord) -> None:
     """What a user should know before the training starts."""
     if record.made_by is not None and "stand_in" in record.made_by:
         logger.warning("%s: %s", record.source, record.made_by.get("algorithm", "not the published data"))
     if task is not None and not record.is_own and not resolved.tuned:
-        logger.info(
-            "nobody published settings of %s for %s; its defaults are used", agent_name(agent), task.dataset
-        )
+        logger.info("nobody published settings of %s for %s; its defaults are used", agent_name(agent), task.dataset)
     batch_size = resolved.train.batch_size
     if batch_size > data.size:
         logger.warning(
@@ -400,7 +396,9 @@ def _check_same(saved: SavedRun, given: Mapping[str, Any]) -> None:
             before["task"], wanted["task"] = config.data.source, str(Path(wanted["task"]).absolute())
         else:
             wanted["task"] = find_task(str(wanted["task"])).id
-    differences = [f"{name} {before.get(name)} -> {value}" for name, value in wanted.items() if before.get(name) != value]
+    differences = [
+        f"{name} {before.get(name)} -> {value}" for name, value in wanted.items() if before.get(name) != value
+    ]
     if differences:
         raise SettingsError(
             f"{saved.folder.path}: expected the settings of the run, found others: {', '.join(differences)}; leave "
@@ -414,7 +412,9 @@ def _extended(saved: SavedRun, steps: int | None) -> tuple[TrainSettings, RunCon
         return saved.settings, saved.config
     before = saved.settings.steps
     if saved.settings.online_steps:
-        raise SettingsError("extend_to: expected a run without online steps, whose buffers have a fixed size, found one")
+        raise SettingsError(
+            "extend_to: expected a run without online steps, whose buffers have a fixed size, found one"
+        )
     if not isinstance(steps, int) or steps < before:
         raise SettingsError(f"extend_to: expected more than the {before} steps of {saved.folder.path}, found {steps!r}")
     if steps == before:
@@ -472,5 +472,3 @@ def _train(
     if progress and rows:
         make_console().print(results_table(rows, run.over_seeds))
     return run
-
-
