@@ -210,9 +210,9 @@ def test_a_stand_ins_episode_depends_on_its_seed_and_number_alone(tmp_path):
 
 
 def test_stand_ins_are_for_minaris_mujoco_tasks_alone(tmp_path, capsys):
-    with pytest.raises(SettingsError, match="task: expected a task of mujoco/, .* found D4RL/pen/expert-v2"):
+    with pytest.raises(SettingsError, match=r"task: expected a task of mujoco/, .* found D4RL/pen/expert-v2"):
         gf.generate("D4RL/pen/expert-v2", stand_in="random", data_dir=tmp_path)
-    with pytest.raises(SettingsError, match="stand_in: expected none to make cube-single-noisy, .* found random"):
+    with pytest.raises(SettingsError, match=r"stand_in: expected none to make cube-single-noisy, .* found random"):
         gf.generate("cube-single-noisy", stand_in="random", data_dir=tmp_path)
     with pytest.raises(SettingsError, match="stand_in: expected one of random, sine, found 'cosine'"):
         gf.generate(TASK, stand_in="cosine", data_dir=tmp_path)
