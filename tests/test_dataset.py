@@ -4,7 +4,7 @@ import pytest
 from conftest import own_arrays
 
 from guidedflow.data.dataset import Dataset
-from guidedflow.errors import UserError
+from guidedflow.errors import DataError
 
 
 def three_episodes() -> Dataset:
@@ -117,12 +117,12 @@ def test_broken_fields_are_named(change, message):
     change(fields)
     if "at least one" in message:
         fields["terminals"] = np.zeros(120)
-    with pytest.raises(UserError, match=message) as error:
+    with pytest.raises(DataError, match=message) as error:
         Dataset.from_arrays(**fields, source="mine.npz")
     assert str(error.value).startswith("mine.npz: ")
     assert "\n" not in str(error.value)
 
 
 def test_no_data_at_all():
-    with pytest.raises(UserError, match=r"expected at least one transition.*found no rows"):
+    with pytest.raises(DataError, match=r"expected at least one transition.*found no rows"):
         Dataset.from_arrays(np.zeros((0, 3)), np.zeros((0, 2)), np.zeros(0), np.zeros(0))

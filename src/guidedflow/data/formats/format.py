@@ -13,7 +13,7 @@ from guidedflow.errors import DataError
 from guidedflow.types import Spec
 
 REQUIRED = ("observations", "actions", "terminals")
-OPTIONAL = ("rewards", "timeouts", "finals")
+OPTIONAL = ("rewards", "timeouts", "final_observation")
 
 
 class Recording(NamedTuple):
@@ -100,6 +100,11 @@ def dataset_of(
             raise DataError(f"{path}: metadata: expected the spec of the arrays, {dataset.spec[:3]}, found {spec[:3]}")
         dataset = dataclasses.replace(dataset, observation_keys=spec.observation_keys, action_range=spec.action_range)
     return dataset if frame_stack is None else dataset.with_frame_stack(frame_stack)
+
+
+def current_names(arrays: dict[str, Any]) -> dict[str, Any]:
+    """Fields by their present names; ``final_observation`` was once ``finals``."""
+    return {"final_observation" if name == "finals" else name: array for name, array in arrays.items()}
 
 
 def check_names(names: Any, path: Path) -> None:
