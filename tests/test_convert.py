@@ -101,6 +101,63 @@ def test_the_declared_order_is_the_vectors_order_and_leaves_out_the_rest(tmp_pat
     np.testing.assert_array_equal(one.observations, plain[:, :1])
 
 
+def camera_and_proprio():
+    fields = own_arrays()
+    image = np.random.default_rng(0).integers(0, 256, (120, 8, 8, 3), np.uint8)
+    return {**fields, "observations": {"proprio": fields["observations"], "image": image, "goal": np.zeros((120, 2))}}
+
+
+@pytest.mark.parametrize("kind", ["mapping", "npz", "h5"])
+def test_pictures_beside_vectors_are_refused(kind, tmp_path):
+    fields = camera_and_proprio()
+    entries = {f"observations/{name}": array for name, array in fields.pop("observations").items()}
+    given, name = {**fields, **entries}, "arrays"
+    if kind == "npz":
+        np.savez(tmp_path / "raw.npz", **given)
+    if kind == "h5":
+        write_hdf5(tmp_path / "raw.h5", given)
+    if kind != "mapping":
+        given = tmp_path / f"raw.{kind}"
+        name = str(given)
+        (problem,) = inspect(given).problems
+        assert "--observation-keys goal proprio`" in problem or "--observation-keys proprio goal`" in problem
+        assert problem.endswith(" (pictures, image, cannot be part of a vector)")
+    message = (
+        rf"^{name}: observations/image: expected vectors, found pictures \(uint8 of shape \(8, 8, 3\)\).* leave image"
+    )
+    with pytest.raises(DataError, match=message):
+        gf.convert(given, tmp_path / "own.npz", observation_keys=["proprio", "image", "goal"])
+    assert not (tmp_path / "own.npz").exists()
+    dataset = gf.load_dataset(gf.convert(given, tmp_path / "own.npz", observation_keys=["proprio", "goal"]))
+    assert dataset.spec.observation_shape == (6,)
+    assert inspect(tmp_path / "own.npz").problems == []
+
+
+def test_a_picture_in_an_environments_dictionary_is_refused_and_bytes_of_other_shapes_are_not():
+    keys = (("image", (4, 4, 3)), ("place", (2,)))
+    seen = {"image": np.zeros((4, 4, 3), np.uint8), "place": np.zeros(2)}
+    with pytest.raises(DataError, match=r"observation/image: expected vectors, found pictures"):
+        flattened(seen, keys, "observation")
+    assert flattened({**seen, "image": seen["image"] / 255}, keys, "observation").shape == (50,)
+    assert flattened({"board": np.ones((2, 2), np.uint8)}, (("board", (2, 2)),), "it").tolist() == [1, 1, 1, 1]
+
+
+def test_rewards_are_optional_but_all_recordings_must_agree(tmp_path):
+    fields = dictionary(own_arrays())
+    del fields["rewards"]
+    dataset = gf.load_dataset(gf.convert(fields, tmp_path / "own.npz", observation_keys=["z"]))
+    assert (len(dataset), dataset.has_rewards) == (117, False)
+    (tmp_path / "episodes").mkdir()
+    demonstrations = {name: array for name, array in episode().items() if name != "rewards"}
+    np.savez(tmp_path / "episodes" / "1.npz", **demonstrations)
+    np.savez(tmp_path / "episodes" / "2.npz", **demonstrations)
+    dataset = gf.load_dataset(gf.convert(tmp_path / "episodes", tmp_path / "both.npz"))
+    assert (len(dataset), dataset.has_rewards) == (10, False)
+    np.savez(tmp_path / "episodes" / "2.npz", **episode())
+    with pytest.raises(DataError, match=r"1.npz: rewards: expected one a step, as in .*2.npz, found none"):
+        gf.convert(tmp_path / "episodes", tmp_path / "other.npz")
+
+
 def test_timeouts_are_optional_and_pictures_pass_through(tmp_path):
     fields = own_arrays()
     fields["terminals"] = fields["terminals"] | fields.pop("timeouts")
@@ -415,6 +472,7 @@ NAMED = dictionary(FLAT)
     [
         ({"pictures": 3}, {}, r"arrays: expected the fields observations, actions, terminals, found pictures"),
         ({}, {}, r"arrays: expected the fields .*, found none"),
+        ({**FLAT, "rewards": None}, {}, r"arrays: rewards: expected numbers, found dtype object"),
         (3, {}, r"source: expected arrays by name or a path, found int"),
         (changed(rewards=with_row(FLAT["rewards"], 7, np.nan)), {}, r"arrays: rewards: .*found nan in row 7"),
         (changed(terminals=with_row(FLAT["rewards"] * 0, 8, 2)), {}, r"arrays: terminals: .*found 2 in row 8"),
@@ -483,7 +541,7 @@ NAMED = dictionary(FLAT)
         ),
     ],
 )
-def test_malformed_arrays_are_told_in_one_line(fields, options, message, tmp_path):
+def test_malformed_arrays_are_one_line(fields, options, message, tmp_path):
     is_option = message.startswith(("action_range", "observation_keys", "source"))
     with pytest.raises(SettingsError if is_option else DataError, match=message) as error:
         gf.convert(fields, tmp_path / "own.npz", **options)
@@ -567,6 +625,8 @@ def test_sources_that_are_none(tmp_path, minari_set):
     gf.convert(own_arrays(), new)
     with pytest.raises(DataError, match=r"own.npz: expected data as it was recorded, found what guidedflow data conv"):
         gf.convert(new, tmp_path / "again.npz")
+    with pytest.raises(SettingsError, match=r"output: expected a file's name, found NoneType"):
+        gf.convert(own_arrays(), None)
     with pytest.raises(SettingsError, match=r"own.txt: expected a new file's name that ends in .npz"):
         gf.convert(own_arrays(), tmp_path / "own.txt")
     with pytest.raises(SettingsError, match=r"own.npz: expected a new file, found one that exists"):
