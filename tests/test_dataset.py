@@ -39,6 +39,12 @@ def test_next_observations_and_actions_are_the_following_rows_and_never_cross_an
     assert np.allclose(batch.next_actions[batch.next_action_valid, 0], [0.1, 0.2, 0.4])
 
 
+def test_rows_may_be_named_by_a_list():
+    batch = three_episodes().rows([3, 0])
+    assert batch.observations[:, 0].tolist() == [3, 0]
+    assert batch.next_observations[:, 0].tolist() == [4, 1]
+
+
 def test_sampling_covers_exactly_the_transitions_and_depends_on_the_key_alone():
     dataset = three_episodes().to_device()
     batch = dataset.sample(jax.random.key(0), 500)
@@ -138,7 +144,9 @@ def test_a_run_on_data_without_rewards_is_refused_before_its_folder_is_made(tmp_
     fields = own_arrays()
     del fields["rewards"]
     with pytest.raises(DataError, match=r"rewards: expected one a row, for IQL learns from rewards, found none"):
-        gf.train(dataset=Dataset.from_arrays(**fields), agent="iql", steps=250, run_dir=tmp_path / "run", progress=False)
+        gf.train(
+            dataset=Dataset.from_arrays(**fields), agent="iql", steps=250, run_dir=tmp_path / "run", progress=False
+        )
     assert list(tmp_path.iterdir()) == []
 
 

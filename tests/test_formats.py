@@ -254,6 +254,20 @@ def test_inspecting_counts_the_successes_that_were_recorded(write, tmp_path):
     assert found.terminal_episodes == 3 / 5
 
 
+@pytest.mark.parametrize(
+    "extra", [{"success": 1.0}, {"success": np.array(["yes"] * 120)}, {"log": np.zeros(3, complex)}]
+)
+def test_inspecting_passes_over_what_is_none_of_its_fields(extra, tmp_path):
+    found = inspect(write_npz(tmp_path / "a.npz", {**own_arrays(), **extra}))
+    assert (found.transitions, found.success_share, found.problems) == (117, None, [])
+
+
+@pytest.mark.parametrize("stack", ["three", [1, 2], 0])
+def test_inspecting_names_a_stack_that_is_none(stack, tmp_path):
+    path = write_npz(tmp_path / "a.npz", {**own_arrays(), "frame_stack": stack})
+    assert inspect(path).problems == [f"{path}: frame_stack: expected 1 to 64, found {stack!r}"]
+
+
 def test_inspecting_data_without_rewards(tmp_path):
     fields = own_arrays()
     del fields["rewards"]

@@ -234,6 +234,7 @@ class Dataset(eqx.Module):
     def window(self, rows: Int[Rows, " B"]) -> Window:
         """The transitions that start at the given rows, gathered where the rows are: on the device or on the host."""
         xp: Any = jnp if isinstance(rows, Array) else np
+        rows = xp.asarray(rows)
         following = xp.minimum(rows + 1, self.episode_ends[rows])
         stack = rows[:, None] + xp.arange(1 - self.frame_stack, 1)
         stack = xp.maximum(stack, self.episode_starts[rows][:, None])

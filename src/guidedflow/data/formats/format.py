@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from guidedflow.data.dataset import Dataset
-from guidedflow.errors import DataError
+from guidedflow.errors import DataError, SettingsError
 from guidedflow.types import Spec, is_picture
 
 REQUIRED = ("observations", "actions", "terminals")
@@ -90,7 +90,10 @@ def dataset_of(
     check_names(arrays, path)
     fields = {name: arrays[name] for name in (*REQUIRED, *OPTIONAL) if name in arrays}
     stored = np.asarray(arrays.get("frame_stack", 1)).tolist()
-    dataset = Dataset.from_arrays(**fields, frame_stack=stored, source=str(path))
+    try:
+        dataset = Dataset.from_arrays(**fields, frame_stack=stored, source=str(path))
+    except SettingsError as error:  # Here it is a field of the file.
+        raise DataError(str(error)) from error
     if metadata is not None and "spec" in metadata:
         try:
             spec = Spec.from_json(metadata["spec"])
