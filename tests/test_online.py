@@ -7,7 +7,6 @@ import pytest
 from conftest import TASK, train_until_killed
 
 import guidedflow as gf
-from guidedflow.api import _load_agents
 from guidedflow.data.dataset import Dataset
 from guidedflow.errors import GuidedflowError
 from guidedflow.runs.folder import RunFolder

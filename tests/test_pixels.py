@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from guidedflow.suites.make import label
 
 import guidedflow as gf
 from guidedflow import opengl
@@ -20,7 +21,6 @@ from guidedflow.errors import GuidedflowError
 from guidedflow.nn.encoder import FEATURES, Flat, Impala, make_encoder
 from guidedflow.opengl import gl_backend
 from guidedflow.suites import find_task
-from guidedflow.suites.make import label
 from guidedflow.training import stream
 
 TASK = "visual-cube-single-play-singletask-task1-v0"
@@ -296,7 +296,7 @@ def test_a_run_on_mapped_pictures_resumes_to_the_bit(tmp_path):
             raise Killed
 
     with pytest.raises(Killed):
-        gf.train(path, steps=15, run_dir=tmp_path / "cut", on_progress=kill, **settings)
+        gf.train(path, steps=15, run_dir=tmp_path / "cut", callbacks=[kill], **settings)
     cut = gf.resume(tmp_path / "cut")
     for run in (whole, cut):
         lines = (run.path / "metrics.jsonl").read_text().splitlines()

@@ -99,7 +99,7 @@ class RunFolder:
             lock.acquire()
         except filelock.Timeout as error:
             raise RunError(
-                f"{self.path}: expected a run that nobody is training, found another process in it"
+                f"{self.path}: expected a run that nobody trains now, found another process in it"
             ) from error
         try:
             yield
