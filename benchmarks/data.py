@@ -149,12 +149,12 @@ def write_frames(path: Path, frames: int) -> None:
 def read_frames(path: str, batch_size: int, batches: int, repeats: int) -> dict[str, Any]:
     import jax
 
-    from guidedflow.data.formats import arrays
+    from guidedflow.data import formats
 
     jax.numpy.zeros(3).block_until_ready()  # The backend is started before anything is measured.
     before = own("RssAnon")
     began = time.perf_counter()
-    dataset = arrays.load(Path(path))
+    dataset = formats.load(Path(path))
     opened = time.perf_counter() - began
     most = before
 

@@ -290,7 +290,7 @@ def test_a_file_of_ones_own_is_trained_on(tmp_path):
 
 def test_a_file_is_inspected(tmp_path):
     report = inspect(write(tmp_path / "a.hdf5"))
-    assert (report.transitions, report.episodes, report.problems) == (5, 4, [])
+    assert (report.transitions, report.episodes, report.problems) == (6, 4, [])  # By no task's rules.
     assert [field.name for field in report.fields] == list(d4rl.FIELDS)
     report = inspect(write(tmp_path / "b.hdf5", rewards=np.full(8, np.inf)))
     assert re.search(r"b.hdf5: rewards: expected finite numbers", report.problems[0])

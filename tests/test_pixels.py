@@ -10,6 +10,7 @@ import pytest
 import guidedflow as gf
 from guidedflow import opengl
 from guidedflow.agents import AGENTS
+from guidedflow.data import formats
 from guidedflow.data.augment import PADDING, crop, random_crops
 from guidedflow.data.dataset import Dataset
 from guidedflow.data.formats import npz
@@ -243,19 +244,15 @@ def test_a_damaged_compressed_picture_is_one_line_and_leaves_nothing(tmp_path):
 
 
 def test_converted_pictures_are_mapped_and_stacked(tmp_path):
-    from guidedflow.data.formats import arrays
-
-    dataset = arrays.load(gf.convert(fields(), tmp_path / "mine.npz", frame_stack=3))
+    dataset = formats.load(gf.convert(fields(), tmp_path / "mine.npz", frame_stack=3))
     assert dataset.is_on_disk
     assert dataset.spec.observation_shape == (9, 8, 9)
 
 
 @pytest.mark.parametrize("file", ["stored"], indirect=True)
 def test_what_is_read_from_the_disk_trains_as_what_is_in_memory(file, monkeypatch):
-    from guidedflow.data.formats import arrays
-
     monkeypatch.setattr(stream, "PIECE_BYTES", 3 * 16 * 4 * 9 * 8 * 3 + 3 * 16 * 40)  # Three batches a piece at most.
-    mapped = arrays.load(file)
+    mapped = formats.load(file)
     assert stream.stays_on_disk(mapped)
     held = Dataset.from_arrays(**fields(), frame_stack=3)
     assert not stream.stays_on_disk(held)
@@ -310,8 +307,6 @@ def test_a_run_on_mapped_pictures_resumes_to_the_bit(tmp_path):
 
 
 def test_the_fingerprint_of_mapped_data_sees_rows_and_shapes(tmp_path):
-    from guidedflow.data.formats import arrays
-
     found = set()
     for change in ("none", "pixel", "length"):
         made = fields()
@@ -321,7 +316,7 @@ def test_the_fingerprint_of_mapped_data_sees_rows_and_shapes(tmp_path):
             made = {name: array[:-1] for name, array in made.items()}
         path = tmp_path / f"{change}.npz"
         np.savez(path, **made)
-        found.add(arrays.load(path).fingerprint())
+        found.add(formats.load(path).fingerprint())
     assert len(found) == 3
 
 

@@ -1,4 +1,4 @@
-"""Train, evaluate and deploy offline-RL policies with flow models: Guided Flow Policy and its rivals.
+"""Train, evaluate and deploy offline-RL policies with flow models: Guided Flow Policy and the methods beside it.
 
 The names below are the public interface; each is loaded when it is first used, so that worker processes and
 ``guidedflow --help`` do not wait for JAX.
@@ -9,43 +9,71 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from guidedflow.agents import AGENTS as AGENTS
-    from guidedflow.api import Policy as Policy
-    from guidedflow.api import Run as Run
-    from guidedflow.api import compare as compare
-    from guidedflow.api import evaluate as evaluate
-    from guidedflow.api import generate_adroit as generate_adroit
-    from guidedflow.api import generate_stand_in as generate_stand_in
-    from guidedflow.api import load_dataset as load_dataset
-    from guidedflow.api import load_policy as load_policy
-    from guidedflow.api import make_agent as make_agent
-    from guidedflow.api import report as report
-    from guidedflow.api import resume as resume
-    from guidedflow.api import train as train
+    from guidedflow.agents import Agent as Agent
     from guidedflow.data.convert import convert as convert
     from guidedflow.data.dataset import Dataset as Dataset
-    from guidedflow.errors import UserError as UserError
-    from guidedflow.suites.ogbench.oracles import generate as generate
-    from guidedflow.training.trainer import fit as fit
+    from guidedflow.data.inspect import inspect as inspect
+    from guidedflow.deploy.policy import Policy as Policy
+    from guidedflow.deploy.policy import load_policy as load_policy
+    from guidedflow.errors import DataError as DataError
+    from guidedflow.errors import Diverged as Diverged
+    from guidedflow.errors import GuidedflowError as GuidedflowError
+    from guidedflow.errors import Interrupted as Interrupted
+    from guidedflow.errors import RunError as RunError
+    from guidedflow.errors import SettingsError as SettingsError
+    from guidedflow.errors import WorkerDied as WorkerDied
+    from guidedflow.results.compare import compare as compare
+    from guidedflow.results.report import report as report
+    from guidedflow.runs.config import RunConfig as RunConfig
+    from guidedflow.runs.folder import RunFolder as RunFolder
+    from guidedflow.suites import SUITES as SUITES
+    from guidedflow.suites import find_task as find_task
+    from guidedflow.suites import generate as generate
+    from guidedflow.suites import load_dataset as load_dataset
+    from guidedflow.suites import tasks as tasks
+    from guidedflow.suites.suite import Suite as Suite
+    from guidedflow.suites.suite import Task as Task
+    from guidedflow.training.evaluate import evaluate as evaluate
+    from guidedflow.training.fit import fit as fit
+    from guidedflow.training.fit import make_agent as make_agent
+    from guidedflow.training.progress import Progress as Progress
+    from guidedflow.training.train import Run as Run
+    from guidedflow.training.train import resume as resume
+    from guidedflow.training.train import train as train
 
 _HOMES = {
-    "AGENTS": "guidedflow.agents",
-    "Dataset": "guidedflow.data.dataset",
-    "Policy": "guidedflow.api",
-    "Run": "guidedflow.api",
-    "UserError": "guidedflow.errors",
-    "compare": "guidedflow.api",
-    "convert": "guidedflow.data.convert",
-    "evaluate": "guidedflow.api",
-    "fit": "guidedflow.training.trainer",
-    "generate": "guidedflow.suites.ogbench.oracles",
-    "generate_adroit": "guidedflow.api",
-    "generate_stand_in": "guidedflow.api",
-    "load_dataset": "guidedflow.api",
-    "load_policy": "guidedflow.api",
-    "make_agent": "guidedflow.api",
-    "report": "guidedflow.api",
-    "resume": "guidedflow.api",
-    "train": "guidedflow.api",
+    "AGENTS": "agents",
+    "Agent": "agents",
+    "DataError": "errors",
+    "Dataset": "data.dataset",
+    "Diverged": "errors",
+    "GuidedflowError": "errors",
+    "Interrupted": "errors",
+    "Policy": "deploy.policy",
+    "Progress": "training.progress",
+    "Run": "training.train",
+    "RunConfig": "runs.config",
+    "RunError": "errors",
+    "RunFolder": "runs.folder",
+    "SUITES": "suites",
+    "SettingsError": "errors",
+    "Suite": "suites.suite",
+    "Task": "suites.suite",
+    "WorkerDied": "errors",
+    "compare": "results.compare",
+    "convert": "data.convert",
+    "evaluate": "training.evaluate",
+    "find_task": "suites",
+    "fit": "training.fit",
+    "generate": "suites",
+    "inspect": "data.inspect",
+    "load_dataset": "suites",
+    "load_policy": "deploy.policy",
+    "make_agent": "training.fit",
+    "report": "results.report",
+    "resume": "training.train",
+    "tasks": "suites",
+    "train": "training.train",
 }
 
 __all__ = list(_HOMES)
@@ -62,4 +90,4 @@ def __getattr__(name: str) -> Any:
         return version("guidedflow")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(f"guidedflow.{_HOMES[name]}"), name)

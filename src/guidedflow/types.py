@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
 
-from guidedflow.errors import UserError
+from guidedflow.errors import DataError
 
 ObservationKeys = tuple[tuple[str, tuple[int, ...]], ...]
 """Name and shape of each entry of a dictionary observation, in the order in which they make one vector."""
@@ -113,6 +113,11 @@ def named(entries: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def is_picture(shape: tuple[int, ...], dtype: Any) -> bool:
+    """Whether observations of this shape and dtype are pictures: bytes of (height, width, channels)."""
+    return len(shape) == 3 and np.dtype(dtype) == np.uint8
+
+
 def flattened(
     entries: Mapping[str, Any], keys: ObservationKeys, source: str
 ) -> Float[np.ndarray, " d"] | Float[np.ndarray, "B d"]:
@@ -125,23 +130,29 @@ def flattened(
         source: what error messages call the observation.
 
     Raises:
-        UserError: an entry is missing, has another shape or is no numbers.
+        DataError: an entry is missing, has another shape, is no numbers, or holds pictures.
     """
     there, parts = named(entries), list[np.ndarray]()
     missing = [name for name, _ in keys if name not in there]
     if missing:
-        raise UserError(f"{source}: expected an entry {missing[0]!r}, found {', '.join(there) or 'none'}")
+        raise DataError(f"{source}: expected an entry {missing[0]!r}, found {', '.join(there) or 'none'}")
     for name, shape in keys:
         try:
-            array = np.asarray(there[name], np.float32)
+            found = np.asarray(there[name])
+            array = found.astype(np.float32, copy=False)
         except (TypeError, ValueError) as error:
-            raise UserError(f"{source}/{name}: expected numbers, found: {error}") from error
+            raise DataError(f"{source}/{name}: expected numbers, found: {error}") from error
+        if is_picture(shape, found.dtype):
+            raise DataError(
+                f"{source}/{name}: expected vectors, found pictures (uint8 of shape {shape}), which cannot be part of "
+                f"one vector; leave {name} out of the observation keys, or take the pictures alone, as observations"
+            )
         batch = array.shape[: max(0, array.ndim - len(shape))]
         if array.shape != (*batch, *shape) or len(batch) > 1:
-            raise UserError(f"{source}/{name}: expected shape {shape}, or a batch of it, found {array.shape}")
+            raise DataError(f"{source}/{name}: expected shape {shape}, or a batch of it, found {array.shape}")
         if parts and batch != parts[0].shape[:-1]:
             rows = [f"{axes[0]} rows" if axes else "no batch" for axes in (parts[0].shape[:-1], batch)]
-            raise UserError(f"{source}/{name}: expected {rows[0]} as in {keys[0][0]}, found {rows[1]}")
+            raise DataError(f"{source}/{name}: expected {rows[0]} as in {keys[0][0]}, found {rows[1]}")
         parts.append(array.reshape(*batch, math.prod(shape)))
     return np.concatenate(parts, axis=-1)
 

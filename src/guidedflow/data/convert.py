@@ -10,19 +10,15 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from guidedflow.data.dataset import ACTION_TOLERANCE, Dataset, check_fields, check_finite, numbers
-from guidedflow.data.formats import hdf5 as d4rl
-from guidedflow.data.formats import minari, npz
-from guidedflow.data.formats.arrays import OPTIONAL, REQUIRED
-from guidedflow.errors import UserError
+from guidedflow.data.formats import SUFFIXES, Format, Recording, find_format, is_data
+from guidedflow.data.formats.format import OPTIONAL, REQUIRED
+from guidedflow.errors import DataError, SettingsError
 from guidedflow.files import whole_file
-from guidedflow.suites.ogbench import files as ogbench
 from guidedflow.types import ActionRange, ObservationKeys, flattened, named
 
 Bound = float | Sequence[float] | np.ndarray
-EPISODE_REQUIRED = ("observations", "actions", "rewards")
-EPISODE_OPTIONAL = ("terminals", "timeouts", "terminated")
-HDF5_SUFFIXES = (".hdf5", ".h5")
-SUFFIXES = (".npz", *HDF5_SUFFIXES)
+EPISODE_REQUIRED = ("observations", "actions")
+EPISODE_OPTIONAL = ("rewards", "terminals", "timeouts", "terminated")
 
 
 def convert(
@@ -55,26 +51,29 @@ def convert(
         ``output``.
 
     Raises:
-        UserError: the source is none of these, a field is missing or malformed (the message names file, field and
-            row), an option does not fit the data, or ``output`` exists. Nothing has been written then.
+        DataError: the source is none of these, or a field is missing or malformed; the message names file, field and
+            row. Nothing has been written then.
+        SettingsError: an option does not fit the data, or ``output`` exists. Nothing has been written then.
     """
     output, source_name = Path(output), "arrays" if isinstance(source, Mapping) else str(source)
     if output.suffix != ".npz":
-        raise UserError(f"{output}: expected a new file's name that ends in .npz")
+        raise SettingsError(f"{output}: expected a new file's name that ends in .npz")
     if output.exists():
-        raise UserError(f"{output}: expected a new file, found one that exists; name another or remove it")
+        raise SettingsError(f"{output}: expected a new file, found one that exists; name another or remove it")
     order = _order(observation_keys)
     parts: list[_Part] = []
     keys: ObservationKeys = ()
     for raw in _recordings(source):
         keys = keys if parts else _keys(raw, order)
         parts.append(_checked(raw, keys, parts[0] if parts else None, unit_actions=action_range is None))
+    if not parts:
+        raise DataError(f"{source}: expected at least one episode, found none")
     bounds = _action_range(action_range, parts)
     if bounds is not None:
         parts = [_rescaled(part, bounds) for part in parts]
     if keys and frame_stack != 1:
-        raise UserError(f"frame_stack: expected 1 for dictionary observations, found {frame_stack!r}")
-    joined: dict[str, Any] = {name: _join([part.fields[name] for part in parts]) for name in (*REQUIRED, *OPTIONAL)}
+        raise SettingsError(f"frame_stack: expected 1 for dictionary observations, found {frame_stack!r}")
+    joined: dict[str, Any] = {name: _join([part.fields[name] for part in parts]) for name in parts[0].fields}
     joined["frame_stack"] = frame_stack
     spec = Dataset.from_arrays(**joined, source=source_name).spec
     metadata = {
@@ -91,59 +90,37 @@ def convert(
     return output
 
 
-class _Recording(NamedTuple):
-    """What the user recorded, as it is."""
-
-    name: str
-    """What error messages call it."""
-    fields: dict[str, Any]
-    """Dictionary observations are entries ``observations/NAME``."""
-    is_episode: bool
-
-
 class _Part(NamedTuple):
-    """A recording's checked fields: ``REQUIRED`` and ``OPTIONAL``, of one length."""
+    """A recording's checked fields: ``REQUIRED`` and ``OPTIONAL``, of one length; rewards only if it has any."""
 
     name: str
     fields: dict[str, np.ndarray]
 
 
-def _recordings(source: Any) -> Iterator[_Recording]:
+def _recordings(source: Any) -> Iterator[Recording]:
     if isinstance(source, Mapping):
-        yield _Recording("arrays", named(source), is_episode=False)
+        yield Recording("arrays", named(source), is_episode=False)
         return
     if not isinstance(source, str | Path):
-        raise UserError(f"source: expected arrays by name or a path, found {type(source).__name__}")
+        raise SettingsError(f"source: expected arrays by name or a path, found {type(source).__name__}")
     path = Path(source)
-    if (path / "data").is_dir():
-        found = False
-        for episode in minari.stored_episodes(path):
-            fields = {name: getattr(episode, name) for name in EPISODE_REQUIRED}
-            fields["terminals"] = episode.terminations
-            yield _Recording(f"{path}: episode {episode.id}", named(fields), is_episode=True)
-            found = True
-        if not found:
-            raise UserError(f"{path}: expected at least one episode, found none")
-    elif path.is_dir():
+    if path.is_dir() and not is_data(path):
         files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
         if not files:
             kinds = f"episodes ({', '.join(SUFFIXES)} files) or a Minari data set (a folder data)"
-            raise UserError(f"{path}: expected {kinds} in it, found neither")
+            raise DataError(f"{path}: expected {kinds} in it, found neither")
         for file in files:
-            yield _Recording(str(file), _read(file, EPISODE_REQUIRED, EPISODE_OPTIONAL), is_episode=True)
+            yield Recording(str(file), dict(_recorded(file).read(file)), is_episode=True)
     else:
-        yield _Recording(str(path), _read(path, REQUIRED, OPTIONAL), is_episode=False)
+        yield from _recorded(path).recordings(path)
 
 
-def _read(path: Path, required: Sequence[str], optional: Sequence[str]) -> dict[str, Any]:
-    if path.exists() and path.suffix not in SUFFIXES:
-        raise UserError(f"{path}: expected a file that ends in {', '.join(SUFFIXES)}, or a folder, found another")
-    if path.suffix in HDF5_SUFFIXES:
-        return d4rl.read(path, required, optional, groups=True)
-    arrays: dict[str, Any] = npz.read(path)
-    if "spec" in (ogbench.metadata(path) or {}):
-        raise UserError(f"{path}: expected data as it was recorded, found what guidedflow data convert made of some")
-    return arrays
+def _recorded(path: Path) -> Format:
+    """The format of a path; DataError if what lies there was converted already."""
+    known = find_format(path)
+    if "spec" in (known.metadata(path) or {}):
+        raise DataError(f"{path}: expected data as it was recorded, found what guidedflow data convert made of some")
+    return known
 
 
 def _order(observation_keys: Any) -> list[str]:
@@ -151,46 +128,46 @@ def _order(observation_keys: Any) -> list[str]:
         return []
     named_in_order = isinstance(observation_keys, Sequence) and not isinstance(observation_keys, str)
     if not named_in_order or not all(isinstance(key, str) for key in observation_keys):
-        raise UserError(f"observation_keys: expected names in order, found {observation_keys!r}")
+        raise SettingsError(f"observation_keys: expected names in order, found {observation_keys!r}")
     repeated = [key for i, key in enumerate(observation_keys) if key in observation_keys[:i]]
     if repeated:
-        raise UserError(f"observation_keys: expected each name once, found {repeated[0]!r} again")
+        raise SettingsError(f"observation_keys: expected each name once, found {repeated[0]!r} again")
     return list(observation_keys)
 
 
-def _entries(recording: _Recording) -> dict[str, Any]:
+def _entries(recording: Recording) -> dict[str, Any]:
     prefix = "observations/"
     return {name.removeprefix(prefix): v for name, v in recording.fields.items() if name.startswith(prefix)}
 
 
-def _keys(recording: _Recording, order: Sequence[str]) -> ObservationKeys:
+def _keys(recording: Recording, order: Sequence[str]) -> ObservationKeys:
     """The declared keys with their shapes in the data; none where observations are no dictionary."""
     entries = _entries(recording)
     if not entries:
         if order and "observations" in recording.fields:
-            raise UserError(f"observation_keys: expected none, for observations of {recording.name} are one array")
+            raise SettingsError(f"observation_keys: expected none, for observations of {recording.name} are one array")
         return ()
     there = ", ".join(entries)
     if not order:
-        raise UserError(
+        raise DataError(
             f"{recording.name}: observations: expected the order of their entries, as observation_keys "
             f"(--observation-keys), found none; there are: {there}"
         )
     unknown = [key for key in order if key not in entries]
     if unknown:
-        raise UserError(
+        raise SettingsError(
             f"observation_keys: expected entries of {recording.name} ({there}), found {unknown[0]!r}, which is none"
         )
     shapes = {}
     for key in order:
         array = numbers(entries[key], f"observations/{key}", recording.name)
         if not array.ndim or 0 in array.shape[1:]:
-            raise UserError(f"{recording.name}: observations/{key}: expected shape (N, ...), found {array.shape}")
+            raise DataError(f"{recording.name}: observations/{key}: expected shape (N, ...), found {array.shape}")
         shapes[key] = array.shape[1:]
     return tuple(shapes.items())
 
 
-def _checked(recording: _Recording, keys: ObservationKeys, first: _Part | None, *, unit_actions: bool) -> _Part:
+def _checked(recording: Recording, keys: ObservationKeys, first: _Part | None, *, unit_actions: bool) -> _Part:
     name = recording.name
     fields = dict(recording.fields)
     if keys:
@@ -198,30 +175,33 @@ def _checked(recording: _Recording, keys: ObservationKeys, first: _Part | None, 
     required = EPISODE_REQUIRED if recording.is_episode else REQUIRED
     missing = [field for field in required if field not in fields]
     if missing:
-        raise UserError(f"{name}: expected the fields {', '.join(required)}, found {', '.join(fields) or 'none'}")
+        raise DataError(f"{name}: expected the fields {', '.join(required)}, found {', '.join(fields) or 'none'}")
     fields = _episode(fields, name) if recording.is_episode else fields
     wanted = {field: fields[field] for field in (*REQUIRED, *OPTIONAL) if field in fields}
     checked = check_fields(wanted, name, unit_actions=unit_actions)
-    for field in OPTIONAL:
-        checked.setdefault(field, np.zeros(len(checked["actions"]), bool))
+    for flag in ("timeouts", "finals"):
+        checked.setdefault(flag, np.zeros(len(checked["actions"]), bool))
     if checked["finals"].all():
-        raise UserError(f"{name}: actions: expected at least one step, found none")
+        raise DataError(f"{name}: actions: expected at least one step, found none")
     if recording.is_episode:
         step = len(checked["actions"]) - 1 - int(checked["finals"][-1])
         checked["timeouts"][step] = not checked["terminals"][step]
     part = _Part(name, checked)
     model = first or part
+    if ("rewards" in checked) != ("rewards" in model.fields):
+        there, lacking = (part, model) if "rewards" in checked else (model, part)
+        raise DataError(f"{lacking.name}: rewards: expected one a step, as in {there.name}, found none")
     for field in ("observations", "actions"):
         found, like = checked[field], model.fields[field]
         if (found.dtype, found.shape[1:]) != (like.dtype, like.shape[1:]):
-            raise UserError(
+            raise DataError(
                 f"{name}: {field}: expected {like.dtype} of shape {like.shape[1:]} a row, as in {model.name}, found "
                 f"{found.dtype} of {found.shape[1:]}"
             )
     return part
 
 
-def _flat_observations(recording: _Recording, keys: ObservationKeys) -> np.ndarray:
+def _flat_observations(recording: Recording, keys: ObservationKeys) -> np.ndarray:
     entries = _entries(recording)
     for key, _ in keys:
         field = f"observations/{key}"
@@ -240,16 +220,16 @@ def _episode(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
     terminated = arrays.pop("terminated", None)
     steps = len(arrays["actions"])
     if not steps:
-        raise UserError(f"{name}: actions: expected at least one step, found none")
+        raise DataError(f"{name}: actions: expected at least one step, found none")
     for field, array in arrays.items():
         more = field == "observations" and len(array) == steps + 1
         if len(array) != steps and not more:
             also = f", or {steps + 1} with the final one" if field == "observations" else ""
-            raise UserError(f"{name}: {field}: expected {steps} rows as in actions{also}, found {len(array)}")
+            raise DataError(f"{name}: {field}: expected {steps} rows as in actions{also}, found {len(array)}")
     if terminated is not None:
         if terminated.size != 1 or terminated.item() not in (0, 1) or "terminals" in arrays:
             found = "terminals" if "terminals" in arrays else terminated.tolist()
-            raise UserError(f"{name}: terminated: expected a single 0 or 1 and no terminals beside it, found {found}")
+            raise DataError(f"{name}: terminated: expected a single 0 or 1 and no terminals beside it, found {found}")
         arrays["terminals"] = (np.arange(steps) == steps - 1) & bool(terminated.item())
     arrays.setdefault("terminals", np.zeros(steps, bool))
     arrays["finals"] = np.zeros(steps, bool)
@@ -268,7 +248,7 @@ def _action_range(asked: Any, parts: Sequence[_Part]) -> ActionRange | None:
     size = parts[0].fields["actions"].shape[1]
     if isinstance(asked, str):
         if asked != "measured":
-            raise UserError(f"action_range: expected measured or a pair (low, high), found {asked!r}")
+            raise SettingsError(f"action_range: expected measured or a pair (low, high), found {asked!r}")
         lowest, highest = [], []
         for part in parts:
             actions = part.fields["actions"][~part.fields["finals"]]
@@ -278,12 +258,14 @@ def _action_range(asked: Any, parts: Sequence[_Part]) -> ActionRange | None:
     try:
         low, high = (np.broadcast_to(np.asarray(bound, np.float64), (size,)).tolist() for bound in asked)
     except (TypeError, ValueError) as error:
-        raise UserError(
+        raise SettingsError(
             f"action_range: expected a pair (low, high) of numbers, or of {size} numbers each, found {asked!r}"
         ) from error
     for column, (a, b) in enumerate(zip(low, high, strict=True)):
         if not -math.inf < a < b < math.inf:
-            raise UserError(f"action_range: expected low < high, both finite, found {a:g} and {b:g} in column {column}")
+            raise SettingsError(
+                f"action_range: expected low < high, both finite, found {a:g} and {b:g} in column {column}"
+            )
     return ActionRange(tuple(low), tuple(high))
 
 
@@ -293,7 +275,7 @@ def _rescaled(part: _Part, bounds: ActionRange) -> _Part:
     outside = np.abs(unit) > 1.0 + ACTION_TOLERANCE
     if outside.any():
         row, column = map(int, np.argwhere(outside)[0])
-        raise UserError(
+        raise DataError(
             f"{part.name}: actions: expected values from {bounds.low[column]:g} to {bounds.high[column]:g} in column "
             f"{column}, as declared, found {actions[row, column]:g} in row {row} ({outside.any(axis=1).sum()} rows)"
         )

@@ -1,5 +1,6 @@
 """The container of training data: flat arrays, a row per recorded step, and a sampler that compiles into the update."""
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
-from guidedflow.errors import UserError
+from guidedflow.errors import DataError, SettingsError
 from guidedflow.types import ActionRange, Batch, ObservationKeys, Spec
 
 Rows = Array | np.ndarray
@@ -18,6 +19,8 @@ Rows = Array | np.ndarray
 
 ACTION_TOLERANCE = 1e-4
 """How far beyond [-1, 1] an action may lie and still count as rounding; it is clipped."""
+ACTION_BOUND = 1.0 - 1e-5
+"""To what actions are clipped, as in the code behind the published numbers: a tanh reaches it."""
 
 MOST_FRAMES = 64
 FINGERPRINTED_ROWS = 4096
@@ -46,6 +49,22 @@ def _stacked(frames: Array) -> Array:
     return moved.reshape(*moved.shape[:-2], -1)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Source:
+    """Where data comes from. Two are always equal: what differs in it alone shares its compiled programs."""
+
+    name: str
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Source)
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class Dataset(eqx.Module):
     """N recorded steps in recording order, of which M can be sampled as transitions.
 
@@ -71,14 +90,18 @@ class Dataset(eqx.Module):
     """As in ``Spec``."""
     action_range: ActionRange | None = eqx.field(static=True, default=None)
     """As in ``Spec``; the actions here are in [-1, 1] already."""
+    has_rewards: bool = eqx.field(static=True, default=True)
+    """False: nobody recorded rewards, and those above are all 0."""
+    source: Source = eqx.field(static=True, default=Source("arrays"))
+    """Where the data comes from, a file's name for instance."""
 
     @classmethod
     def from_arrays(
         cls,
         observations: Any,
         actions: Any,
-        rewards: Any,
-        terminals: Any,
+        rewards: Any = None,
+        terminals: Any = None,
         timeouts: Any = None,
         finals: Any = None,
         *,
@@ -91,8 +114,9 @@ class Dataset(eqx.Module):
             observations: (N, n) numbers, or pictures (N, height, width, channels); uint8 stays uint8, everything else
                 becomes float32.
             actions: (N, d), in [-1, 1].
-            rewards: (N,).
+            rewards: (N,). None: nobody recorded any, and only agents that need none can learn from the data.
             terminals: (N,) bool; the step led to a true terminal state: no value is bootstrapped from beyond it.
+                Needed; all False if there were no such states.
             timeouts: (N,) bool; the recording stops after this step for another reason. Such a row has no next
                 observation, so it is not sampled itself, unless a row of ``finals`` follows. None: every episode ends
                 by a terminal. The last row ends its episode in any case.
@@ -102,17 +126,14 @@ class Dataset(eqx.Module):
             source: what error messages call the data, a file's name for instance.
 
         Raises:
-            UserError: a field has the wrong shape or length, holds NaN or infinity, an action leaves [-1, 1], or no
+            DataError: a field has the wrong shape or length, holds NaN or infinity, an action leaves [-1, 1], or no
                 row ends an episode.
         """
-        fields = {
-            "observations": observations,
-            "actions": actions,
-            "rewards": rewards,
-            "terminals": terminals,
-        }
-        fields |= {name: flags for name, flags in (("timeouts", timeouts), ("finals", finals)) if flags is not None}
-        checked = check_fields(fields, source)
+        if terminals is None:
+            raise DataError(f"{source}: terminals: expected 0 or 1 a row, found none; give zeros if no step led to one")
+        fields = {"observations": observations, "actions": actions, "terminals": terminals}
+        optional = {"rewards": rewards, "timeouts": timeouts, "finals": finals}
+        checked = check_fields(fields | {name: v for name, v in optional.items() if v is not None}, source)
         terminal = checked["terminals"]
         end = terminal | checked["timeouts"] if timeouts is not None else terminal.copy()
         if finals is not None:
@@ -123,7 +144,7 @@ class Dataset(eqx.Module):
         return cls.from_rows(
             checked["observations"],
             checked["actions"],
-            checked["rewards"],
+            checked.get("rewards"),
             masks=1.0 - terminal.astype(np.float32),
             ends=end,
             keep_last=terminal,
@@ -136,7 +157,7 @@ class Dataset(eqx.Module):
         cls,
         observations: np.ndarray,
         actions: np.ndarray,
-        rewards: np.ndarray,
+        rewards: np.ndarray | None,
         *,
         masks: np.ndarray,
         ends: np.ndarray,
@@ -147,10 +168,10 @@ class Dataset(eqx.Module):
         """A data set from checked arrays; ``ends`` marks each episode's last row, ``keep_last`` those worth sampling.
 
         Raises:
-            UserError: no row is a transition, or ``frame_stack`` is no number of frames.
+            DataError: no row is a transition.
+            SettingsError: ``frame_stack`` is no number of frames.
         """
-        if not isinstance(frame_stack, int) or not 1 <= frame_stack <= MOST_FRAMES:
-            raise UserError(f"frame_stack: expected 1 to {MOST_FRAMES}, found {frame_stack!r}")
+        _check_frame_stack(frame_stack, source)
         rows = np.arange(len(ends), dtype=np.int32)
         last = np.flatnonzero(ends).astype(np.int32)
         episode = np.searchsorted(last, rows)
@@ -158,18 +179,29 @@ class Dataset(eqx.Module):
         is_transition = ~ends | (ends & keep_last)
         if not is_transition.any():
             found = f"{len(last)} episodes of one step" if len(rows) else "no rows"
-            raise UserError(f"{source}: expected at least one transition (s, a, s'), found {found}")
+            raise DataError(f"{source}: expected at least one transition (s, a, s'), found {found}")
         return cls(
             observations=observations,
             actions=actions,
-            rewards=rewards,
+            rewards=np.zeros(len(ends), np.float32) if rewards is None else rewards,
             masks=masks.astype(np.float32),
             episode_starts=first[episode],
             episode_ends=last[episode],
             transitions=rows[is_transition],
             is_transition=is_transition,
             frame_stack=frame_stack,
+            has_rewards=rewards is not None,
+            source=Source(source),
         )
+
+    def with_frame_stack(self, frame_stack: int) -> Self:
+        """The same data seen in stacks of so many frames.
+
+        Raises:
+            SettingsError: it is no number of frames.
+        """
+        _check_frame_stack(frame_stack, str(self.source))
+        return dataclasses.replace(self, frame_stack=frame_stack)
 
     @property
     def spec(self) -> Spec:
@@ -182,6 +214,9 @@ class Dataset(eqx.Module):
     def size(self) -> int:
         """How many transitions can be sampled."""
         return self.transitions.shape[0]
+
+    def __len__(self) -> int:
+        return self.size
 
     @property
     def episodes(self) -> int:
@@ -225,16 +260,43 @@ class Dataset(eqx.Module):
 
         Of observations on the disk, which would take long to read, over some thousand rows spread evenly.
         """
+        return self._digest(self.frame_stack)
+
+    def matches(self, fingerprint: str) -> bool:
+        """Whether a fingerprint is of this data, be it of an older version of guidedflow.
+
+        Those left out how many frames are stacked, and clipped actions to 1 where now it is ``ACTION_BOUND``.
+        """
+        if fingerprint in (self.fingerprint(), self._digest(1)):
+            return True
+        bound = np.float32(ACTION_BOUND)
+        actions = np.asarray(self.actions)
+        clipped = dataclasses.replace(self, actions=np.where(np.abs(actions) == bound, np.sign(actions), actions))
+        return fingerprint == clipped._digest(1)
+
+    def _digest(self, frame_stack: int) -> str:
         digest = hashlib.sha256()
         meaning = (self.observation_keys, self.action_range)
         if any(meaning):  # Nothing is added where there is none: older runs' fingerprints stay valid.
             digest.update(repr(meaning).encode())
+        if frame_stack != 1:
+            digest.update(f"frame_stack {frame_stack}".encode())
         for leaf in jax.tree.leaves(self):
             if isinstance(leaf, np.memmap):
                 digest.update(repr(leaf.shape).encode())
                 leaf = leaf[:: max(1, len(leaf) // FINGERPRINTED_ROWS)]
             digest.update(np.ascontiguousarray(leaf).data)
         return digest.hexdigest()[:16]
+
+    def __repr__(self) -> str:
+        shape = " x ".join(map(str, self.spec.observation_shape))
+        if isinstance(self.episode_ends, jax.core.Tracer):  # Within a transformation of JAX there is nothing to count.
+            return f"Dataset({self.size:,} transitions)"
+        return (
+            f"Dataset({self.size:,} transitions in {self.episodes:,} episodes from {self.source}: observations "
+            f"{self.spec.observation_dtype} {shape}, actions {self.spec.action_size}"
+            f"{'' if self.has_rewards else ', no rewards'})"
+        )
 
 
 def sample_indices(key: PRNGKeyArray, size: int, batch_size: int) -> Int[Array, " B"]:
@@ -250,7 +312,7 @@ def check_fields(fields: Mapping[str, Any], source: str, *, unit_actions: bool =
     Observations become float32 (uint8 stays), actions and rewards float32, every other field bool.
 
     Raises:
-        UserError: naming the source, the field, the first bad row, what was expected and what was found.
+        DataError: naming the source, the field, the first bad row, what was expected and what was found.
     """
     arrays: dict[str, np.ndarray] = {}
     for name, value in fields.items():
@@ -260,25 +322,35 @@ def check_fields(fields: Mapping[str, Any], source: str, *, unit_actions: bool =
         wanted = {"observations": "(N, ...)", "actions": "(N, action size)"}.get(name, "(N,)")
         fits = {"observations": array.ndim >= 2, "actions": array.ndim == 2}.get(name, array.ndim == 1)
         if not fits or 0 in array.shape[1:]:
-            raise UserError(f"{source}: {name}: expected shape {wanted}, found {array.shape}")
+            raise DataError(f"{source}: {name}: expected shape {wanted}, found {array.shape}")
         arrays[name] = array
     length = len(arrays["observations"])
     for name, array in arrays.items():
         if len(array) != length:
-            raise UserError(f"{source}: {name}: expected {length} rows as in observations, found {len(array)}")
+            raise DataError(f"{source}: {name}: expected {length} rows as in observations, found {len(array)}")
         check_finite(array, name, source)
         arrays[name] = _cast(array, name, source, unit_actions)
     return arrays
+
+
+def check_needs(agent: type, dataset: Dataset) -> None:
+    """Raise DataError if an agent's class needs rewards, as its ``needs`` says, and the data has none."""
+    needs = [need.strip() for need in getattr(agent, "needs", "rewards").split(",")]
+    if "rewards" in needs and not dataset.has_rewards:
+        raise DataError(
+            f"{dataset.source}: rewards: expected one a row, for {agent.__name__} learns from rewards, found none; add "
+            "them, or train an agent that needs none (bc)"
+        )
 
 
 def close_last(ends: np.ndarray, source: str) -> np.ndarray:
     """Which rows end an episode, the last one too: a recording may have been cut there.
 
     Raises:
-        UserError: no row does. It would be one episode across all resets, whose transitions nobody recorded.
+        DataError: no row does. It would be one episode across all resets, whose transitions nobody recorded.
     """
     if len(ends) and not ends.any():
-        raise UserError(
+        raise DataError(
             f"{source}: expected terminals or timeouts at the last row of each episode, found none in {len(ends)} rows"
         )
     closed = ends.copy()
@@ -287,18 +359,18 @@ def close_last(ends: np.ndarray, source: str) -> np.ndarray:
 
 
 def numbers(value: Any, name: str, source: str) -> np.ndarray:
-    """A field as an array of numbers; UserError if it is none."""
+    """A field as an array of numbers; DataError if it is none."""
     try:
         array = value if isinstance(value, np.memmap) else np.asarray(value)
     except ValueError as error:  # Rows of different lengths.
-        raise UserError(f"{source}: {name}: expected numbers in rows of one length, found others") from error
+        raise DataError(f"{source}: {name}: expected numbers in rows of one length, found others") from error
     if array.dtype.kind not in "biuf":
-        raise UserError(f"{source}: {name}: expected numbers, found dtype {array.dtype}")
+        raise DataError(f"{source}: {name}: expected numbers, found dtype {array.dtype}")
     return array
 
 
 def check_finite(array: np.ndarray, name: str, source: str) -> None:
-    """Raise UserError, with the first bad row, unless every number is finite and stays so as a float32."""
+    """Raise DataError, with the first bad row, unless every number is finite and stays so as a float32."""
     if array.dtype.kind != "f" or not len(array):
         return
     greatest = np.finfo(np.float32).max
@@ -308,10 +380,15 @@ def check_finite(array: np.ndarray, name: str, source: str) -> None:
     rows = np.flatnonzero(~(np.abs(array.reshape(len(array), -1)) <= greatest).all(axis=1))
     bad = array[rows[0]].ravel()
     value = bad[~(np.abs(bad) <= greatest)][0]
-    raise UserError(
+    raise DataError(
         f"{source}: {name}: expected finite numbers of float32's range, found {value:g} in row {rows[0]} "
         f"({len(rows)} rows)"
     )
+
+
+def _check_frame_stack(frame_stack: Any, source: str) -> None:
+    if not isinstance(frame_stack, int) or not 1 <= frame_stack <= MOST_FRAMES:
+        raise SettingsError(f"{source}: frame_stack: expected 1 to {MOST_FRAMES}, found {frame_stack!r}")
 
 
 def _cast(array: np.ndarray, name: str, source: str, unit_actions: bool) -> np.ndarray:
@@ -326,12 +403,12 @@ def _cast(array: np.ndarray, name: str, source: str, unit_actions: bool) -> np.n
         outside = np.flatnonzero((np.abs(array) > 1.0 + ACTION_TOLERANCE).any(axis=1))
         if len(outside):
             worst = float(np.abs(array).max())
-            raise UserError(
+            raise DataError(
                 f"{source}: actions: expected values in [-1, 1], found {worst:g} at most, first in row {outside[0]} "
                 f"({len(outside)} rows); rescale them, as guidedflow data convert does with an action range"
             )
-        return np.clip(array, -1.0, 1.0)
+        return np.clip(array, -ACTION_BOUND, ACTION_BOUND)
     if array.dtype != bool and not np.isin(array, (0, 1)).all():
         row = np.flatnonzero(~np.isin(array, (0, 1)))[0]
-        raise UserError(f"{source}: {name}: expected 0 or 1, found {array[row]:g} in row {row}")
+        raise DataError(f"{source}: {name}: expected 0 or 1, found {array[row]:g} in row {row}")
     return array.astype(bool)

@@ -1,17 +1,15 @@
 """What is in a data file, and what is wrong with it."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from guidedflow.data.formats import arrays as own_arrays
-from guidedflow.data.formats import hdf5 as d4rl
-from guidedflow.data.formats import minari, npz
-from guidedflow.errors import UserError
-from guidedflow.suites.ogbench import files as ogbench
+from guidedflow.data import formats
+from guidedflow.data.dataset import Dataset
+from guidedflow.errors import DataError
 
 
 class Field(NamedTuple):
@@ -24,85 +22,118 @@ class Field(NamedTuple):
     high: float | None
 
 
-class Report(NamedTuple):
+class Returns(NamedTuple):
+    """Sums of rewards over episodes."""
+
+    lowest: float
+    mean: float
+    highest: float
+
+
+class Inspection(NamedTuple):
     """A data file's content. ``problems`` are the one-line errors that loading it would raise; empty is good."""
 
     path: Path
     made_by: str
     fields: list[Field]
-    transitions: int | None
-    episodes: int | None
-    episode_lengths: tuple[int, int] | None
-    mean_reward: float | None
-    success_fraction: float | None
     problems: list[str]
+    transitions: int | None = None
+    episodes: int | None = None
+    episode_lengths: tuple[int, int] | None = None
+    """Of the shortest and the longest episode, in steps."""
+    mean_reward: float | None = None
+    """Of a transition; None, as ``episode_returns``, if the data has no rewards."""
+    episode_returns: Returns | None = None
+    terminal_share: float | None = None
+    """Share of the transitions that lead to a terminal state, or that start in one, where rewards speak of s."""
+    terminal_episodes: float | None = None
+    """Share of the episodes with such a transition."""
+    success_share: float | None = None
+    """Share of the episodes that succeeded; None where terminal states may mean anything."""
     spec: dict[str, Any] | None = None
     """Shapes, and what they stand for in the environment, as ``Spec.to_json`` gives them."""
 
 
-def made_by(path: Path) -> dict[str, Any] | None:
-    """What data made by ``guidedflow data generate`` says of itself; None for any other, the published ones too.
+def inspect(
+    path: Path | str, load: Callable[[Path], Dataset] | None = None, *, ends_at_success: bool = False
+) -> Inspection:
+    """Look at a file or folder as training would.
+
+    Args:
+        path: an npz or HDF5 file, or a Minari data set's folder.
+        load: loads it as a task's data, with the task's rewards; None: by the fields that it has.
+        ends_at_success: whether the task's terminal states are its successes. Else an episode's success is known only
+            from a field ``success`` of the file, true in any of its steps.
 
     Raises:
-        UserError: a Minari folder is damaged.
+        DataError: it is of no known format, or cannot be read at all.
     """
-    if path.is_dir():
-        return minari.metadata(path)
-    return d4rl.metadata(path) if path.suffix == ".hdf5" else ogbench.metadata(path)
-
-
-def inspect(path: Path, load: Callable[[Path], Any] | None = None) -> Report:
-    """Look at a file as training would: as a task's if its ``load`` is given, else by the fields it has.
-
-    Raises:
-        UserError: it is no readable npz or HDF5 at all.
-    """
-    is_npz = path.suffix != ".hdf5" and not path.is_dir()
-    content = npz.read(path) if is_npz else minari.read(path) if path.is_dir() else d4rl.read(path)
+    path = Path(path)
+    known = formats.find_format(path)
+    content = known.read(path)
     fields = [_field(name, array) for name, array in content.items() if name != "metadata"]
-    own = is_npz and "rewards" in content
+    found = Inspection(path, _made_by(known.metadata(path)), fields, [])
     try:
-        if load is not None:
-            dataset: Any = load(path)
-        elif path.is_dir():
-            dataset = minari.load(path)
-        elif not is_npz or own:
-            dataset = own_arrays.load(path)
-        else:
-            ogbench.rows(path)
-            dataset = None
-        problems = []
-    except UserError as error:
-        dataset, problems = None, [str(error)]
-    made = made_by(path)
-    if made is not None:
-        made.pop("spec", None)  # The report has it.
-    said = (
-        f"guidedflow {made.pop('command', 'data generate')} ({json.dumps(made)})"
-        if made
-        else "the user"
-        if own
-        else "the benchmark's authors, or unknown"
-    )
-    if dataset is None:
-        return Report(path, said, fields, None, None, None, None, None, problems)
-    starts, ends = np.unique(dataset.episode_starts), np.unique(dataset.episode_ends)
-    lengths = ends - starts + 1
+        dataset = (load or known.load)(path)
+    except DataError as error:
+        return found._replace(problems=[str(error)])
+    return found._replace(**_summary(dataset, content, ends_at_success), problems=_flattened_pictures(dataset, path))
+
+
+def _made_by(metadata: dict[str, Any] | None) -> str:
+    if metadata is None:
+        return "not guidedflow: published, or your own"
+    metadata = {name: value for name, value in metadata.items() if name != "spec"}  # The inspection has it.
+    return f"guidedflow {metadata.pop('command', 'data generate')} ({json.dumps(metadata)})"
+
+
+def _summary(dataset: Dataset, content: Mapping[str, np.ndarray], ends_at_success: bool) -> dict[str, Any]:
+    last = np.unique(dataset.episode_ends)
+    episode = np.searchsorted(last, dataset.episode_ends)
+    step = np.ones(len(episode), bool)
     if "finals" in content:  # Such a row is no step.
-        lengths -= np.asarray(content["finals"]).reshape(-1).astype(np.int32)[ends]
-    rows = dataset.transitions
-    return Report(
-        path=path,
-        made_by=said,
-        fields=fields,
-        transitions=dataset.size,
-        episodes=len(ends),
-        episode_lengths=(int(lengths.min()), int(lengths.max())),
-        mean_reward=float(dataset.rewards[rows].mean()),
-        success_fraction=float(1.0 - dataset.masks[rows].mean()),
-        problems=problems,
-        spec=dataset.spec.to_json(),
-    )
+        step = ~np.asarray(content["finals"]).reshape(-1).astype(bool)
+    lengths = np.bincount(episode[step], minlength=len(last))
+    terminal = np.zeros(len(episode), bool)
+    terminal[dataset.transitions] = np.asarray(dataset.masks)[dataset.transitions] == 0
+    terminal_episodes = _share(terminal, episode)
+    success = terminal_episodes if ends_at_success else None
+    if "success" in content and len(content["success"]) == len(episode):
+        success = _share(np.asarray(content["success"]).reshape(len(episode), -1).any(axis=1) & step, episode)
+    summary: dict[str, Any] = {
+        "transitions": len(dataset),
+        "episodes": len(last),
+        "episode_lengths": (int(lengths.min()), int(lengths.max())),
+        "terminal_share": float(terminal.sum() / len(dataset)),
+        "terminal_episodes": terminal_episodes,
+        "success_share": success,
+        "spec": dataset.spec.to_json(),
+    }
+    if dataset.has_rewards:
+        returns = np.bincount(episode[step], np.asarray(dataset.rewards, np.float64)[step], minlength=len(last))
+        summary["mean_reward"] = float(np.asarray(dataset.rewards)[dataset.transitions].mean())
+        summary["episode_returns"] = Returns(float(returns.min()), float(returns.mean()), float(returns.max()))
+    return summary
+
+
+def _share(rows: np.ndarray, episode: np.ndarray) -> float:
+    """The share of episodes in which any of their rows is true."""
+    return float(np.unique(episode[rows]).size / np.unique(episode).size)
+
+
+def _flattened_pictures(dataset: Dataset, path: Path) -> list[str]:
+    """Older versions of ``convert`` made vectors of pictures beside vectors: entries with three axes, of bytes."""
+    problems, start = [], 0
+    for name, shape in dataset.spec.observation_keys:
+        stop = start + int(np.prod(shape))
+        values = np.asarray(dataset.observations[:1000, start:stop]) if len(shape) == 3 else np.zeros((0, 0))
+        if values.size and values.min() >= 0 and 1 < values.max() <= 255 and (values % 1 == 0).all():
+            problems.append(
+                f"{path}: observations/{name}: expected vectors, found pictures of shape {shape} that were made into "
+                f"vectors of {stop - start} numbers; convert the data anew without {name}"
+            )
+        start = stop
+    return problems
 
 
 def _field(name: str, array: np.ndarray) -> Field:

@@ -1,40 +1,48 @@
 """Checkpoints with Orbax: each is there whole or not at all; the last two and the best are kept."""
 
 import logging
-import math
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
-from orbax.checkpoint import checkpoint_managers as policies
 
-from guidedflow.errors import UserError
+from guidedflow.errors import RunError
 
 KEPT_LAST = 2
+# What Orbax and TensorStore raise where a file is missing, damaged or cannot be written.
+FAILURES = (OSError, ValueError, KeyError, RuntimeError, TypeError)
 _T = TypeVar("_T")
 
 logging.getLogger("absl").setLevel(logging.CRITICAL)  # What fails is raised, too.
 
 
 class Checkpoints:
-    """The checkpoints of one run, one folder a step."""
+    """The checkpoints of one run, one folder a step.
 
-    def __init__(self, directory: Path, *, read_only: bool = False):
+    Args:
+        directory: where they lie.
+        scores: gives the scores that evaluations found, by step; the checkpoint with the highest is kept.
+        needed: says of a step that its checkpoint is still needed, whatever its score.
+        read_only: nothing is written or removed.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        scores: Callable[[], Mapping[int, float]] = dict,
+        needed: Callable[[int], bool] = lambda step: False,
+        read_only: bool = False,
+    ):
         self.directory = directory
-        keep = policies.AnyPreservationPolicy(
-            [
-                policies.LatestN(KEPT_LAST),
-                policies.BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False),
-            ]
-        )
+        self._scores = scores
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=keep,
-            best_fn=_score,
+            preservation_policy=_LatestAndBest(self._best_of, needed),
             read_only=read_only,
             create=not read_only,
             cleanup_tmp_directories=not read_only,  # What a killed process had begun to write.
@@ -42,29 +50,31 @@ class Checkpoints:
         # Orbax wants an absolute path; what is stored in it does not depend on where the run's folder lies.
         self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
 
-    def save(self, step: int, items: Mapping[str, Any], score: float | None) -> None:
-        """Write a checkpoint of named pytrees in the background; the one with the highest ``score`` is the best.
+    def save(self, step: int, items: Mapping[str, Any]) -> None:
+        """Write a checkpoint of named pytrees in the background, unless the step has one.
 
         Raises:
-            UserError: this or the checkpoint before it could not be written, a full disk for instance.
+            RunError: this or the checkpoint before it could not be written, a full disk for instance.
         """
-        metrics = {"score": score} if score is not None and math.isfinite(score) else None
+        if step in self._manager.all_steps():
+            return
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(dict(items)))
+        saved = {name: ocp.args.StandardSave(item) for name, item in items.items()}
         try:
-            _make_sure_of_room(self.directory, sum(leaf.nbytes for leaf in jax.tree.leaves(dict(items))))
-            saved = {name: ocp.args.StandardSave(item) for name, item in items.items()}
-            self._manager.save(step, args=ocp.args.Composite(**saved), metrics=metrics)
-        except Exception as error:
+            _make_sure_of_room(self.directory, size)
+            self._manager.save(step, args=ocp.args.Composite(**saved))
+        except FAILURES as error:
             raise self._not_saved(error) from error
 
     def wait(self) -> None:
         """Return when everything is on the disk.
 
         Raises:
-            UserError: as ``save``.
+            RunError: as ``save``.
         """
         try:
             self._manager.wait_until_finished()
-        except Exception as error:
+        except FAILURES as error:
             raise self._not_saved(error) from error
 
     def steps(self) -> list[int]:
@@ -77,22 +87,46 @@ class Checkpoints:
 
     def best(self) -> int | None:
         """Step of the checkpoint with the highest score; the newest if none was scored."""
-        return self._manager.best_step() or self.latest()
+        found = self._best_of(self.steps())
+        return self.latest() if found is None else found
+
+    def find(self, checkpoint: str | int) -> int:
+        """The step that ``latest``, ``best`` or a number means.
+
+        Raises:
+            RunError: there is no such checkpoint; the message lists those there are.
+        """
+        there = self.steps()
+        named = {"latest": self.latest(), "best": self.best()}
+        step = named.get(str(checkpoint), next((step for step in there if str(step) == str(checkpoint)), None))
+        if step is None:
+            listed = ", ".join(map(str, there)) or "none yet"
+            where = self.directory.parent
+            raise RunError(f"checkpoint: expected latest, best or a step of {where} ({listed}), found {checkpoint!r}")
+        return step
 
     def restore(self, step: int, name: str, like: _T) -> _T:
         """One pytree saved at a step, in the shapes and types of ``like`` and on its devices, wherever it was saved.
 
-        Shapes without a device are restored to the first.
+        Shapes without a device are restored to the first; leaves that are ``ocp.PLACEHOLDER`` are not read.
 
         Raises:
-            UserError: the checkpoint is missing, damaged, or of another shape.
+            RunError: the checkpoint is missing, damaged, or of another shape.
         """
+        is_placeholder = any(leaf is ocp.PLACEHOLDER for leaf in jax.tree.leaves(like))
+        placed = jax.tree.map(lambda leaf: leaf if leaf is ocp.PLACEHOLDER else _placed(leaf), like)
         try:
-            wanted = {name: ocp.args.StandardRestore(jax.tree.map(_placed, like))}
-            return self._manager.restore(step, args=ocp.args.Composite(**wanted))[name]
-        except Exception as error:
+            if is_placeholder:
+                arguments = jax.tree.map(_restore_argument, placed)
+                wanted: Any = ocp.args.PyTreeRestore(item=placed, restore_args=arguments)
+                path = self.directory.absolute() / str(step) / name
+                with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+                    return reader.restore(path, args=wanted)
+            wanted = ocp.args.StandardRestore(placed)
+            return self._manager.restore(step, args=ocp.args.Composite(**{name: wanted}))[name]
+        except FAILURES as error:
             others = ", ".join(str(other) for other in self.steps() if other != step) or "none"
-            raise UserError(
+            raise RunError(
                 f"{self.directory / str(step)}: expected a whole checkpoint of this run, found: {_reason(error)}; "
                 f"move it away to go on from another one (there is: {others})"
             ) from error
@@ -107,15 +141,39 @@ class Checkpoints:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _not_saved(self, error: Exception) -> UserError:
+    def _best_of(self, steps: Sequence[int]) -> int | None:
+        scored = [(score, step) for step, score in self._scores().items() if step in steps]
+        return max(scored)[1] if scored else None
+
+    def _not_saved(self, error: Exception) -> RunError:
         last = self.latest()
         kept = f"the last whole checkpoint is at step {last}" if last is not None else "there is no earlier one"
-        return UserError(f"{self.directory}: the checkpoint could not be written ({_reason(error)}); {kept}")
+        return RunError(f"{self.directory}: the checkpoint could not be written ({_reason(error)}); {kept}")
+
+
+class _LatestAndBest:
+    """Which checkpoints Orbax preserves."""
+
+    def __init__(self, best: Callable[[Sequence[int]], int | None], needed: Callable[[int], bool]):
+        self._best = best
+        self._needed = needed
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """As Orbax's ``PreservationPolicy`` wants it."""
+        steps = sorted(checkpoint.step for checkpoint in checkpoints)
+        kept = {*steps[-KEPT_LAST:], self._best(steps)}
+        return [checkpoint.step in kept or self._needed(checkpoint.step) for checkpoint in checkpoints]
 
 
 def _placed(leaf: jax.Array | jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     sharding = leaf.sharding or SingleDeviceSharding(jax.local_devices()[0])
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _restore_argument(leaf: Any) -> Any:
+    if leaf is ocp.PLACEHOLDER:
+        return ocp.RestoreArgs(restore_type=None)
+    return ocp.ArrayRestoreArgs(sharding=leaf.sharding, dtype=leaf.dtype, global_shape=leaf.shape)
 
 
 def _make_sure_of_room(directory: Path, size: int) -> None:
@@ -129,7 +187,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return " ".join(str(error).split())[:300]
-
-
-def _score(metrics: Any) -> float:
-    return metrics["score"]

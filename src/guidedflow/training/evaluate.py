@@ -1,134 +1,242 @@
-"""Evaluation: a fixed number of episodes per environment slot, each a function of the seed and its number alone."""
+"""Evaluates the policies of agents in an environment: during training, and those of a run afterwards."""
 
-import math
-from collections.abc import Sequence
+import dataclasses
+import functools
+import logging
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Self
 
 import jax
-import numpy as np
 
-from guidedflow.agents.agent import Act
-from guidedflow.envs.render import write_gif
-from guidedflow.envs.vector import Command, Reset, VectorEnv
+from guidedflow.agents import Agent
+from guidedflow.agents.agent import acting
+from guidedflow.envs.vector import VectorEnv
+from guidedflow.errors import RunError, SettingsError
+from guidedflow.opengl import NO_BACKEND, gl_backend, needed_backend
+from guidedflow.processes import available_cores
 from guidedflow.seeding import derived_seed
-from guidedflow.types import Spec
+from guidedflow.settings import check
+from guidedflow.suites.suite import Task
+from guidedflow.training.display import ProgressBar
+from guidedflow.training.episodes import run_episodes, summarize
+from guidedflow.training.members import select
+from guidedflow.training.progress import Callbacks, Progress
+from guidedflow.training.restore import SavedRun
+from guidedflow.training.settings import Member, TrainSettings
+from guidedflow.types import Spec, Variant, variant_text
 
-Z_95 = 1.959963984540054
-VIDEO_FRAMES_PER_SECOND = 20
+logger = logging.getLogger("guidedflow")
+
+Row = dict[str, Any]
 
 
-class Episode(NamedTuple):
-    """One evaluation episode. ``success`` is what the environment said at its last step; NaN if it says nothing."""
+class Evaluator:
+    """Evaluates policies of every agent in a stack on one task.
 
-    number: int
-    total_reward: float
-    length: int
-    success: float
+    Args:
+        task: whose environments are made.
+        spec: of the data that the agents learned from.
+        members: the agents' seeds and variants.
+        settings: how many episodes, in how many environments at once.
+        workers: processes for the environments.
+        gl_backend: what draws pictures, if any are wanted.
+    """
 
+    def __init__(
+        self,
+        task: Task,
+        spec: Spec,
+        members: Sequence[Member],
+        settings: TrainSettings,
+        workers: int,
+        gl_backend: str | None = None,
+    ):
+        self._task = task
+        self._spec = spec
+        self._members = members
+        self._settings = settings
+        if task.is_visual:
+            gl_backend = needed_backend(task.id)
+        self._env = VectorEnv(
+            functools.partial(task.suite.make_env, task, success_timing=settings.success_timing),
+            slots=min(settings.eval_slots, settings.eval_episodes),
+            workers=workers,
+            gl_backend=gl_backend,
+            observation_keys=spec.observation_keys,
+        )
 
-class Evaluation(NamedTuple):
-    """Episodes' averages with 95% intervals: Wilson's for the success rate, the normal approximation for means."""
+    def __call__(
+        self,
+        agents: Agent,
+        step: int,
+        *,
+        only: Callable[[Member, str], bool] = lambda member, policy: True,
+        env_seed: int | None = None,
+        videos: int = 0,
+        folder: Path | None = None,
+        on_episode: Callable[[int, int], None] = lambda done, total: None,
+    ) -> list[Row]:
+        """Rows of ``EVALUATION_FIELDS``, one a policy and member. A seed's policies start from the same states.
 
-    episodes: int
-    success: float
-    success_low: float
-    success_high: float
-    mean_return: float
-    return_half_width: float
-    mean_length: float
-    length_half_width: float
+        Args:
+            agents: stacked as ``members``.
+            step: how many updates they have had.
+            only: which policies of which members.
+            env_seed: of the episodes' starts and the policies' noise; None: each member's own seed and the step.
+            videos: how many episodes of each to film into ``folder``.
+            folder: where to.
+            on_episode: called after each episode with those done and all of them.
+        """
+        wanted = [
+            (i, member, policy)
+            for i, member in enumerate(self._members)
+            for policy in agents.policy_names
+            if only(member, policy)
+        ]
+        total, done = len(wanted) * self._settings.eval_episodes, 0
+
+        def count() -> None:
+            nonlocal done
+            done += 1
+            on_episode(done, total)
+
+        rows = []
+        with jax.default_matmul_precision(self._settings.precision):
+            for i, member, policy in wanted:
+                clip = f"step{step} {variant_text(member.variant)} seed{member.seed} {policy}"
+                episodes = run_episodes(
+                    acting(select(agents, i), policy),
+                    self._env,
+                    self._spec,
+                    episodes=self._settings.eval_episodes,
+                    seed=derived_seed(member.seed, "evaluation", step) if env_seed is None else env_seed,
+                    videos=videos,
+                    video_stem=None if folder is None else folder / "-".join(clip.split()),
+                    on_episode=count,
+                )
+                found = summarize(episodes)._asdict()
+                name = {"step": step, "variant": member.variant, "seed": member.seed, "policy": policy}
+                score = self._task.suite.score(self._task, found["success"], found["mean_return"])
+                rows.append({**name, **found, "score": score, "source": "training", "env_seed": env_seed})
+        return rows
+
+    def close(self) -> None:
+        """End the workers."""
+        self._env.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def evaluate(
-    act: Act,
-    env: VectorEnv,
-    spec: Spec,
+    run: Path | str,
     *,
-    episodes: int,
-    seed: int,
+    env: Any = None,
+    agent: str | type[Agent] | None = None,
+    episodes: int | None = None,
+    checkpoint: str | int = "latest",
+    policy: str | None = None,
+    variant: Variant | dict[str, float] | None = None,
+    seed: int | None = None,
+    env_seed: int | None = None,
     videos: int = 0,
-    video_stem: Path | None = None,
-) -> list[Episode]:
-    """Run ``episodes`` episodes and return them in the order of their numbers.
-
-    Slot i runs the episodes i, i + slots, i + 2 slots, ... one after the other and then rests. Counting whichever
-    episodes finish first would favour short ones. Episode n starts from a state that depends on (seed, n) only.
+    workers: int | None = None,
+    record: bool = True,
+    progress: bool = True,
+) -> list[Row]:
+    """Evaluate the policies of a run, and write what was found into the run's evaluations.csv.
 
     Args:
-        act: the policy; its batch always has ``env.slots`` rows.
-        env: the environments.
-        spec: shapes of the task's observations and actions, and the range that the latter stand for.
-        episodes: how many.
-        seed: of the episodes' starts and of the policy's noise.
-        videos: how many of the first episodes to write as GIF; needs an ``env`` with a ``gl_backend``.
-        video_stem: path without suffix that the videos' names begin with.
+        run: the run's folder.
+        env: an environment of your own, by id or as a function that makes one; None: the one that the run was trained
+            for.
+        agent: the class of an algorithm of your own, if the run's is not registered.
+        episodes: how many for each; None: as many as in training. The same number at the same checkpoint repeats
+            the evaluation made in training.
+        checkpoint: ``latest``, ``best`` or a step.
+        policy: only this one.
+        variant: only this one of a sweep, ``{"alpha": 0.3}``.
+        seed: only the agent of this training seed.
+        env_seed: of the episodes' starts and the policies' noise; None: those of the training's evaluations.
+        videos: how many episodes of each to write as GIF into the run's folder ``videos``.
+        workers: processes that run the environments; None: one a core.
+        record: whether evaluations.csv gets the rows, marked as made afterwards. Rows of another environment than the
+            run's are never written there.
+        progress: whether a bar is shown.
+
+    Returns:
+        One row a policy and agent, with the fields of evaluations.csv.
+
+    Raises:
+        RunError: no such run or checkpoint, or a run without an environment.
+        SettingsError: an argument is not possible.
     """
-    queues = [list(range(slot, episodes, env.slots)) for slot in range(env.slots)]
-    observations = np.zeros((env.slots, *spec.observation_shape), spec.observation_dtype)
-    running: list[Episode | None] = [None] * env.slots
-    frames: dict[int, list[np.ndarray]] = {}
-    finished: list[Episode] = []
-    key = jax.random.key(derived_seed(seed, "noise"))
-    tick = 0
-    while any(queues) or any(running):
-        actions = None
-        if any(running):
-            actions = spec.to_environment(act(observations, key, tick))
-        tick += 1
-        commands: list[Command] = [None] * env.slots
-        for slot, episode in enumerate(running):
-            if episode is not None and actions is not None:
-                commands[slot] = np.asarray(actions[slot])
-            elif queues[slot]:
-                number = queues[slot].pop(0)
-                running[slot] = Episode(number, 0.0, 0, math.nan)
-                commands[slot] = Reset(derived_seed(seed, "episode", number), film=number < videos)
-        for slot, outcome in enumerate(env.exchange(commands)):
-            episode = running[slot]
-            if outcome is None or episode is None:
-                continue
-            observations[slot] = outcome.observation
-            if outcome.frame is not None:
-                frames.setdefault(episode.number, []).append(outcome.frame)
-            if isinstance(commands[slot], np.ndarray):
-                episode = Episode(
-                    episode.number, episode.total_reward + outcome.reward, episode.length + 1, outcome.success
-                )
-                over = outcome.terminated or outcome.truncated
-                running[slot] = None if over else episode
-                if over:
-                    finished.append(episode)
-    for number, pictures in frames.items():
-        write_gif(Path(f"{video_stem}-episode{number}.gif"), pictures, VIDEO_FRAMES_PER_SECOND)
-    return sorted(finished)
+    saved = SavedRun(Path(run), agent)
+    task = saved.task(env)
+    if task is None:
+        raise RunError(
+            f"{run}: the run was trained on data without an environment, so there is none to evaluate in; name one "
+            "with env (--env)"
+        )
+    for name, value, least in (("episodes", episodes, 1), ("videos", videos, 0), ("env_seed", env_seed, 0)):
+        if value is not None and (not isinstance(value, int) or value < least):
+            raise SettingsError(f"{name}: expected at least {least}, found {value!r}")
+    settings = saved.settings
+    if episodes is not None or not settings.eval_episodes:
+        settings = dataclasses.replace(settings, eval_episodes=episodes or TrainSettings.eval_episodes)
+        check(settings)
+    only = saved.filter(policy, variant, seed)
+    agents, step = saved.agents(checkpoint)
+    backend = gl_backend() if videos else None  # The evaluator finds out what a pixel task needs.
+    if videos and backend is None:
+        logger.warning("no video is made: %s", NO_BACKEND)
+        videos = 0
+    folder = saved.folder.path / "videos" if videos else None
+    if folder is not None:
+        folder.mkdir(exist_ok=True)
+    callbacks, began = Callbacks([ProgressBar()] if progress else []), time.monotonic()
+
+    def on_episode(done: int, total: int) -> None:
+        elapsed = time.monotonic() - began
+        left = elapsed / done * (total - done) if done else None
+        callbacks(
+            "on_progress",
+            Progress(step, step, "evaluating", elapsed, left, episodes_done=done, episodes_total=total),
+        )
+
+    workers = checked_workers(workers, settings)
+    try:
+        with Evaluator(task, saved.spec, saved.members, settings, workers, backend) as evaluator:
+            rows = evaluator(
+                agents, step, only=only, env_seed=env_seed, videos=videos, folder=folder, on_episode=on_episode
+            )
+    finally:
+        callbacks("on_end", Progress(step, step, "finished", time.monotonic() - began))
+    rows = [{**row, "source": "evaluate"} for row in rows]
+    if record and env is None:
+        with saved.folder.lock():
+            saved.folder.log_evaluations(rows)
+    return rows
 
 
-def summarize(episodes: Sequence[Episode]) -> Evaluation:
-    """Averages and 95% intervals of at least one episode."""
-    n = len(episodes)
-    success = float(np.mean([episode.success for episode in episodes]))
-    low, high = wilson_interval(success, n)
-    returns = np.array([episode.total_reward for episode in episodes])
-    lengths = np.array([episode.length for episode in episodes], float)
-    return Evaluation(
-        episodes=n,
-        success=success,
-        success_low=low,
-        success_high=high,
-        mean_return=float(returns.mean()),
-        return_half_width=_half_width(returns),
-        mean_length=float(lengths.mean()),
-        length_half_width=_half_width(lengths),
-    )
+def checked_workers(workers: int | None, settings: TrainSettings) -> int:
+    """How many processes run the environments.
 
-
-def wilson_interval(rate: float, n: int) -> tuple[float, float]:
-    """Wilson's 95% score interval for a rate seen in n trials (Wilson, 1927)."""
-    centre = (rate + Z_95**2 / (2 * n)) / (1 + Z_95**2 / n)
-    half = Z_95 / (1 + Z_95**2 / n) * math.sqrt(rate * (1 - rate) / n + Z_95**2 / (4 * n**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def _half_width(values: np.ndarray) -> float:
-    return Z_95 * float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    Raises:
+        SettingsError: less than one were asked for.
+    """
+    if workers is not None and (not isinstance(workers, int) or workers < 1):
+        raise SettingsError(f"workers: expected at least 1, found {workers!r}")
+    if workers is not None and workers > settings.eval_slots and settings.eval_episodes:
+        logger.warning(
+            "workers: %d of %d are used, for evaluations step eval_slots = %d environments side by side",
+            settings.eval_slots,
+            workers,
+            settings.eval_slots,
+        )
+    return workers or available_cores()

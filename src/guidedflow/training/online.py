@@ -1,7 +1,7 @@
 """Offline to online: after the data, one environment step and one update in turn (docs/algorithms.md)."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self
 
 import jax
@@ -13,7 +13,7 @@ from guidedflow.agents import Agent
 from guidedflow.data.dataset import Dataset
 from guidedflow.envs.vector import Reset, VectorEnv
 from guidedflow.seeding import derived_seed
-from guidedflow.training.members import on_own_devices, over_members
+from guidedflow.training.members import on_all_devices, on_own_devices, over_members
 from guidedflow.training.settings import Member, TrainSettings
 from guidedflow.types import Batch, Spec
 
@@ -139,39 +139,59 @@ def _keys(key: Key[Array, ""], step: Int[Array, ""]) -> Key[Array, "3"]:
     return jax.random.split(jax.random.fold_in(key, step), 3)
 
 
-class Interaction:
-    """One environment and one buffer a member.
+class OnlineSource:
+    """One environment and one buffer a member: an environment step and an update in turn. See ``Source``.
 
     Episodes begin anew at every multiple of ``save_every``, where checkpoints are written, because an environment
     cannot be saved. So a run that was killed and continued is the one that was not.
+
+    Args:
+        env: a slot for each member.
+        dataset: the data of the offline steps.
+        keys: one a member.
+        members: the agents.
+        settings: the run's.
+        training_reward: turns an environment's reward into the one that is learned from, as the data's were.
     """
 
-    def __init__(self, env: VectorEnv, spec: Spec, members: Sequence[Member], settings: TrainSettings):
-        self.buffers = on_own_devices(Buffer.empty(spec, settings.online_steps, len(members)))
+    def __init__(
+        self,
+        env: VectorEnv,
+        dataset: Dataset,
+        keys: Key[Array, " members"],
+        members: Sequence[Member],
+        settings: TrainSettings,
+        training_reward: Callable[[float], float],
+    ):
+        self.buffers = on_own_devices(Buffer.empty(dataset.spec, settings.online_steps, len(members)))
         self._env = env
-        self._spec = spec
+        self._spec = dataset.spec
+        self._dataset = on_all_devices(dataset.to_device(), len(members))
+        self._keys = keys
         self._members = members
         self._settings = settings
-        self._observations = np.zeros((len(members), *spec.observation_shape), spec.observation_dtype)
+        self._training_reward = training_reward
+        shape = (len(members), *self._spec.observation_shape)
+        self._observations = np.zeros(shape, self._spec.observation_dtype)
         self._episodes = np.full(len(members), -1)  # The step at which each began; -1: none is under way.
 
-    def run_chunk(
-        self, agents: Agent, dataset: Dataset, keys: Key[Array, " members"], start: int, length: int
-    ) -> tuple[Agent, dict[str, Float[np.ndarray, "members length"]]]:
-        """``length`` environment steps and updates of every member, from step ``start`` on."""
+    def updates(
+        self, agents: Agent, step: int, count: int
+    ) -> tuple[Agent, dict[str, Float[np.ndarray, "members count"]]]:
+        """See ``Source``."""
         collected = []
-        for step in range(start, start + length):
-            if step % self._settings.save_every == 0:
+        for now in range(step, step + count):
+            if now % self._settings.save_every == 0:
                 self._episodes[:] = -1
-            self._begin_episodes(step)
-            actions = np.asarray(explore(agents, self._observations, keys, jnp.int32(step)))
+            self._begin_episodes(now)
+            actions = np.asarray(explore(agents, self._observations, self._keys, jnp.int32(now)))
             agents, self.buffers, metrics = store_and_update(
                 agents,
                 self.buffers,
                 self._act(actions),
-                dataset,
-                keys,
-                jnp.int32(step),
+                self._dataset,
+                self._keys,
+                jnp.int32(now),
                 batch_size=self._settings.batch_size,
                 balanced=self._settings.balanced_sampling,
             )
@@ -200,7 +220,7 @@ class Interaction:
         return Row(
             observations=before,
             actions=actions,
-            rewards=np.array([outcome.reward for outcome in seen], np.float32),
+            rewards=np.array([self._training_reward(outcome.reward) for outcome in seen], np.float32),
             next_observations=self._observations,
             masks=np.array([not outcome.terminated for outcome in seen], np.float32),
             episodes=episodes.astype(np.int32),

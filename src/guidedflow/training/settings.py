@@ -48,6 +48,11 @@ class TrainSettings:
     success_timing: Literal["post", "pre"] = "post"
     """Whether success and reward speak of the state after a step (the published protocol) or before it."""
 
+    @property
+    def precision(self) -> str | None:
+        """``matmul_precision`` as JAX wants it."""
+        return None if self.matmul_precision == "default" else self.matmul_precision
+
 
 Sweep = Mapping[str, Sequence[float]]
 """Values of one or more float settings of an algorithm, by name; with several names every combination is meant."""

@@ -16,15 +16,13 @@ from guidedflow.agents import Agent
 from guidedflow.data.augment import random_crops
 from guidedflow.data.dataset import Dataset, Window, sample_indices
 from guidedflow.training.members import on_own_devices, over_members
+from guidedflow.training.settings import TrainSettings
+from guidedflow.training.sources import counted_scan, step_keys
 
 PIECE_BYTES = 2**27
 """How much is read and learned from at once; three pieces are in memory at a time."""
+PIECE_STEPS = 128
 READ_AHEAD = 2
-
-
-def step_keys(key: Key[Array, ""], step: Int[Array, ""]) -> Key[Array, "3"]:
-    """Of a step's batch, its update and its crops: functions of its seed's key and its number alone."""
-    return jax.random.split(jax.random.fold_in(key, step), 3)
 
 
 def stays_on_disk(dataset: Dataset) -> bool:
@@ -35,62 +33,59 @@ def stays_on_disk(dataset: Dataset) -> bool:
     return dataset.observations.nbytes > limit / 2
 
 
-class Stream:
-    """Updates with the batches that ``loop.run_chunk`` would draw, of a data set that is not in memory.
+class DiskSource:
+    """Makes the updates that ``DeviceSource`` would, from a data set that is not in memory. See ``Source``.
 
     Args:
         dataset: on the host.
         keys: one a member.
-        batch_size: B.
-        crop_probability: see ``random_crops``.
-        length: steps a chunk.
+        settings: the run's.
         stop: the step before which nothing more is read.
     """
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        keys: Key[Array, " members"],
-        *,
-        batch_size: int,
-        crop_probability: float,
-        length: int,
-        stop: int,
-    ):
+    def __init__(self, dataset: Dataset, keys: Key[Array, " members"], settings: TrainSettings, stop: int):
         self._dataset = dataset
         self._keys = keys
-        self._batch_size = batch_size
-        self._crop_probability = crop_probability
-        self._length = length
+        self._settings = settings
         self._stop = stop
-        step_bytes = sum(np.asarray(leaf).nbytes for leaf in dataset.window(dataset.transitions[:1])) * batch_size
-        at_most = max(1, PIECE_BYTES // (step_bytes * len(keys)))
-        self.piece = max(n for n in range(1, min(at_most, length) + 1) if length % n == 0)
+        rows = dataset.window(dataset.transitions[:1])
+        step_bytes = sum(np.asarray(leaf).nbytes for leaf in rows) * settings.batch_size
+        self.piece = max(1, min(PIECE_STEPS, PIECE_BYTES // (step_bytes * len(keys))))
+        """Steps whose batches are read at once."""
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="guidedflow-reader")
         self._ahead: deque[tuple[int, Future[Window]]] = deque()
         self.wait_share = math.nan
-        """Share of the last chunk's time for which the device waited for data."""
+        """Share of the last call's time for which the device waited for data."""
 
-    def run_chunk(self, agents: Agent, start: int) -> tuple[Agent, dict[str, Float[np.ndarray, "members length"]]]:
-        """The updates of one chunk, from step ``start`` on.
+    def updates(
+        self, agents: Agent, step: int, count: int
+    ) -> tuple[Agent, dict[str, Float[np.ndarray, "members count"]]]:
+        """See ``Source``.
 
         Raises:
             OSError: the data cannot be read any more.
         """
         collected = []
-        began, waited = time.perf_counter(), 0.0
-        for step in range(start, start + self._length, self.piece):
+        began, waited, end = time.perf_counter(), 0.0, step + count
+        while step < end:
             self._read_from(step)
             jax.block_until_ready(agents)  # Only once the device has nothing to do does it wait.
             idle = time.perf_counter()
-            windows = self._ahead.popleft()[1].result()
+            first, windows = self._ahead[0][0], self._ahead[0][1].result()
             waited += time.perf_counter() - idle
+            used = min(end, first + self.piece) - step
             agents, metrics = run_piece(
-                agents, windows, self._keys, jnp.int32(step), crop_probability=self._crop_probability
+                agents,
+                windows,
+                self._keys,
+                jnp.int32(step),
+                jnp.int32(step - first),
+                jnp.int32(used),
+                crop_probability=self._settings.crop_probability,
             )
-            self._read_from(step + self.piece)
-            collected.append(metrics)
-        found = {name: np.concatenate([np.asarray(m[name]) for m in collected], axis=1) for name in collected[0]}
+            collected.append({name: np.asarray(values)[:, :used] for name, values in metrics.items()})
+            step += used
+        found = {name: np.concatenate([m[name] for m in collected], axis=1) for name in collected[0]}
         self.wait_share = waited / (time.perf_counter() - began)
         return agents, found
 
@@ -104,16 +99,18 @@ class Stream:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _read_from(self, first: int) -> None:
-        while self._ahead and self._ahead[0][0] != first:  # A chunk that is not the next one.
+    def _read_from(self, step: int) -> None:
+        """Have the piece that holds a step, and those after it, read; forget those before it."""
+        while self._ahead and not self._ahead[0][0] <= step < self._ahead[0][0] + self.piece:
             self._ahead.popleft()[1].cancel()
-        for step in range(first, min(first + READ_AHEAD * self.piece, self._stop), self.piece):
-            if step not in (known for known, _ in self._ahead):
-                self._ahead.append((step, self._reader.submit(self.read, step)))
+        first = self._ahead[0][0] if self._ahead else step
+        for place in range(first, min(first + READ_AHEAD * self.piece, self._stop), self.piece):
+            if place not in (known for known, _ in self._ahead):
+                self._ahead.append((place, self._reader.submit(self.read, place)))
 
     def read(self, step: int) -> Window:
         """The batches of a piece: arrays of (members, steps, B, ...), each member's on its device."""
-        indices = _indices(self._keys, jnp.int32(step), self._dataset.size, self._batch_size, self.piece)
+        indices = _indices(self._keys, jnp.int32(step), self._dataset.size, self._settings.batch_size, self.piece)
         rows = np.asarray(self._dataset.transitions)[np.asarray(indices)]
         window = self._dataset.window(rows.ravel())
         shaped = (np.asarray(leaf).reshape(*rows.shape, *leaf.shape[1:]) for leaf in window)
@@ -139,20 +136,26 @@ def run_piece(
     windows: Window,
     keys: Key[Array, " members"],
     start: Int[Array, ""],
+    offset: Int[Array, ""],
+    count: Int[Array, ""],
     *,
     crop_probability: float,
-) -> tuple[Agent, dict[str, Float[Array, "members length"]]]:
-    """One update of every agent with each of its batches."""
+) -> tuple[Agent, dict[str, Float[Array, "members steps"]]]:
+    """``count`` updates of every agent from step ``start`` on, with the batches from number ``offset`` of a piece."""
 
     def train_one(
-        agent: Agent, windows: Window, key: Key[Array, ""], start: Int[Array, ""]
+        agent: Agent,
+        windows: Window,
+        key: Key[Array, ""],
+        start: Int[Array, ""],
+        offset: Int[Array, ""],
+        count: Int[Array, ""],
     ) -> tuple[Agent, dict[str, Array]]:
-        def one_step(agent: Agent, item: tuple[Window, Array]) -> tuple[Agent, dict[str, Array]]:
-            window, step = item
-            _, update_key, crop_key = step_keys(key, step)
+        def one_step(agent: Agent, i: Int[Array, ""]) -> tuple[Agent, dict[str, Array]]:
+            window = jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, offset + i, keepdims=False), windows)
+            _, update_key, crop_key = step_keys(key, start + i)
             return agent.update(random_crops(window.batch(), crop_key, crop_probability), update_key)
 
-        steps = start + jnp.arange(windows.rewards.shape[0])
-        return jax.lax.scan(one_step, agent, (windows, steps))
+        return counted_scan(one_step, agent, count)
 
-    return over_members(train_one, agents, windows, keys, shared=(start,))
+    return over_members(train_one, agents, windows, keys, shared=(start, offset, count))

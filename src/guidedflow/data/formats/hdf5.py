@@ -1,17 +1,24 @@
-"""D4RL's data files: one HDF5 file of flat arrays a data set (docs/tasks.md, "Files")."""
+"""HDF5 files of flat arrays: the user's own, and D4RL's (docs/tasks.md, "Files")."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import h5py
 import numpy as np
 
 from guidedflow.data.dataset import Dataset, check_fields, close_last
-from guidedflow.errors import UserError
+from guidedflow.data.formats.format import REQUIRED, Recording, check_names, dataset_of
+from guidedflow.errors import DataError
 from guidedflow.files import whole_file
 
+SUFFIXES: tuple[str, ...] = (".hdf5", ".h5")
 FIELDS = ("observations", "actions", "rewards", "terminals", "timeouts")
+"""Those of a D4RL file."""
+KNOWN = (*FIELDS, "finals", "terminated", "success", "frame_stack")
+"""What is read of a file unless other names are asked for."""
+_KINDS = (h5py.Dataset, h5py.Group)
 
 
 class Episode(Protocol):
@@ -34,58 +41,70 @@ class Episode(Protocol):
         """Whether it ended in a terminal state."""
 
 
-def read(
-    path: Path, required: Sequence[str] = FIELDS, optional: Sequence[str] = (), *, groups: bool = False
-) -> dict[str, np.ndarray]:
-    """Arrays of a D4RL file as they are.
+def recognises(path: Path) -> bool:
+    """Whether it is a file's name that ends in one of ``SUFFIXES``."""
+    return path.suffix in SUFFIXES and not path.is_dir()
+
+
+def read(path: Path, required: Sequence[str] = (), optional: Sequence[str] = KNOWN) -> dict[str, np.ndarray]:
+    """Arrays of an HDF5 file as they are. A field may be a group of arrays, which are then named FIELD/NAME.
 
     Args:
         path: the file.
-        required: the fields that it must have.
+        required: the fields that it must have, ``FIELDS`` for D4RL's.
         optional: those that are read if they are there.
-        groups: whether a field may also be a group of arrays, which are then named FIELD/NAME.
 
     Raises:
-        UserError: the file is missing, truncated, no HDF5, or lacks a field.
+        DataError: the file is missing, truncated, no HDF5, or lacks a field.
     """
+    with _opened(path) as file:
+        there = [name for name in dict.fromkeys((*required, *optional)) if isinstance(file.get(name), _KINDS)]
+        if not set(required) <= set(there):
+            found = ", ".join(sorted(file)) or "nothing"
+            raise DataError(f"{path}: expected the fields {', '.join(required)}, found {found}")
+        arrays: dict[str, np.ndarray] = {}
+        for name in there:
+            arrays |= _arrays(file[name], name)
+        if not arrays:
+            check_names(file, path)
+        return arrays
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
     if not path.is_file():
-        raise UserError(f"{path}: expected a data file, found {'a folder' if path.is_dir() else 'nothing there'}")
+        raise DataError(f"{path}: expected a data file, found {'a folder' if path.is_dir() else 'nothing there'}")
     try:
         with h5py.File(path) as file:
-            kinds = (h5py.Dataset, h5py.Group) if groups else h5py.Dataset
-            there = [name for name in (*required, *optional) if isinstance(file.get(name), kinds)]
-            if not set(required) <= set(there):
-                found = ", ".join(sorted(file)) or "nothing"
-                raise UserError(f"{path}: expected the fields {', '.join(required)}, found {found}")
-            arrays: dict[str, np.ndarray] = {}
-            for name in there:
-                arrays |= _arrays(file[name], name)
-            return arrays
+            yield file
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{path}: expected a whole HDF5 file, found one that cannot be read: {reason}") from error
+        raise DataError(f"{path}: expected a whole HDF5 file, found one that cannot be read: {reason}") from error
 
 
 def _arrays(item: h5py.Dataset | h5py.Group, name: str) -> dict[str, np.ndarray]:
     if isinstance(item, h5py.Dataset):
-        return {name: item[()]}
+        return {name: np.asarray(item[()])}
     found: dict[str, np.ndarray] = {}
     for member in item:
         found |= _arrays(item[member], f"{name}/{member}")
     return found
 
 
-def load(path: Path, *, is_antmaze: bool) -> Dataset:
-    """The data set in a D4RL file.
+def recordings(path: Path) -> Iterator[Recording]:
+    """All of the file, as one recording of whole episodes."""
+    yield Recording(str(path), read(path, REQUIRED), is_episode=False)
 
-    Every row with a following one is a transition, unless its recording timed out there. A trajectory ends at a
-    timeout and, except in AntMaze, at a terminal; AntMaze's rewards are shifted by -1 for training. Flags may be
-    floats, and every field but observations and actions may have a second axis of length 1.
+
+def load(path: Path, frame_stack: int | None = None, *, is_antmaze: bool | None = None) -> Dataset:
+    """The data set in a file of the user's own; or, if ``is_antmaze`` is said, in a D4RL file, by D4RL's rules.
 
     Raises:
-        UserError: as ``read``, a field is malformed, no row ends an episode, or none is a transition.
+        DataError: as ``read``, a field is malformed, no row ends an episode, or none is a transition.
     """
-    arrays = check_fields(read(path), str(path))
+    if is_antmaze is None:
+        return dataset_of(read(path, REQUIRED), path, metadata(path), frame_stack)
+    arrays = check_fields(read(path, FIELDS, ()), str(path))
     terminal, timeout = arrays["terminals"], arrays["timeouts"]
     ends = close_last(timeout if is_antmaze else timeout | terminal, str(path))
     keep_last = terminal & ~timeout
@@ -120,16 +139,17 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, s
     """Write the arrays of ``FIELDS`` in D4RL's format; the file is there whole or not at all.
 
     Raises:
-        UserError: it exists already, a field is missing or malformed, or no row ends an episode.
+        DataError: it exists already, a field is missing or malformed, or no row ends an episode.
         OSError: it cannot be written.
     """
     if path.exists():
-        raise UserError(f"{path}: expected a new file, found one that exists; name another --data-dir or remove it")
+        raise DataError(f"{path}: expected a new file, found one that exists; name another --data-dir or remove it")
     missing = [name for name in FIELDS if name not in arrays]
     if missing:
-        raise UserError(f"{path}: expected the fields {', '.join(FIELDS)} to write, found {', '.join(sorted(arrays))}")
+        raise DataError(f"{path}: expected the fields {', '.join(FIELDS)} to write, found {', '.join(sorted(arrays))}")
     checked = check_fields({name: arrays[name] for name in FIELDS}, str(path))
     close_last(checked["terminals"] | checked["timeouts"], str(path))
+    checked["actions"] = np.clip(np.asarray(arrays["actions"], np.float32), -1.0, 1.0)  # As they were done.
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as target, h5py.File(target, "w") as file:
         for name, array in checked.items():
@@ -139,11 +159,19 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, s
     return path
 
 
-def metadata(path: Path) -> dict[str, str] | None:
-    """What a file made by ``guidedflow data generate`` says of itself; None for any other."""
-    with h5py.File(path) as file:
+def metadata(path: Path) -> dict[str, Any] | None:
+    """What a file made by ``guidedflow data generate`` says of itself; None for any other.
+
+    Raises:
+        DataError: the file is missing, truncated or no HDF5.
+    """
+    with _opened(path) as file:
         found = file.get("metadata")
         if not isinstance(found, h5py.Group) or "generator" not in found:
             return None
         values = {name: value[()] for name, value in found.items() if isinstance(value, h5py.Dataset)}
-    return {name: value.decode() if isinstance(value, bytes) else str(value) for name, value in values.items()}
+    return {name: _text(value) for name, value in values.items()}
+
+
+def _text(value: Any) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

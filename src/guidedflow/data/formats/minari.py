@@ -13,11 +13,20 @@ from typing import Any
 
 import numpy as np
 
-from guidedflow.data.dataset import Dataset, check_fields
+from guidedflow.data.dataset import Dataset
 from guidedflow.data.download import locked
+from guidedflow.data.formats.format import Recording, dataset_of
 from guidedflow.data.formats.hdf5 import Episode
 from guidedflow.data.places import folders
-from guidedflow.errors import UserError
+from guidedflow.errors import DataError, UserError
+from guidedflow.types import named
+
+SUFFIXES: tuple[str, ...] = ()
+
+
+def recognises(path: Path) -> bool:
+    """Whether it is a folder with a folder ``data`` in it."""
+    return (path / "data").is_dir()
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
@@ -31,10 +40,10 @@ def read(path: Path) -> dict[str, np.ndarray]:
         its episode's final observation; its action and reward are zero.
 
     Raises:
-        UserError: there is none, or it is damaged, or observations are no vectors.
+        DataError: there is none, or it is damaged, or observations are no vectors.
     """
     if not (path / "data").is_dir():
-        raise UserError(f"{path}: expected a Minari data set, found no folder data in it")
+        raise DataError(f"{path}: expected a Minari data set, found no folder data in it")
     parts: dict[str, list[np.ndarray]] = {name: [] for name in ("observations", "actions", "rewards", "terminals")}
     lengths = []
     for episode in stored_episodes(path):
@@ -43,19 +52,19 @@ def read(path: Path) -> dict[str, np.ndarray]:
         steps = len(episode.rewards)
         lengths_found = (len(observations), len(actions), len(episode.terminations), steps)
         if lengths_found != (steps + 1, steps, steps, steps) or not steps:
-            raise UserError(
+            raise DataError(
                 f"{path}: episode {episode.id}: expected T + 1 observations, T actions and T terminations for T > 0 "
                 f"rewards, found {', '.join(map(str, lengths_found[:3]))} and {steps}"
             )
         for name, found in (("observations", observations), ("actions", actions)):
             if parts[name] and found.shape[1] != parts[name][0].shape[1]:
-                raise UserError(
+                raise DataError(
                     f"{path}: episode {episode.id}: {name}: expected {parts[name][0].shape[1]} numbers a step as in "
                     f"the episodes before, found {found.shape[1]}"
                 )
         early = np.flatnonzero(episode.terminations[:-1])
         if len(early):
-            raise UserError(
+            raise DataError(
                 f"{path}: episode {episode.id}: expected a terminal state in its last step alone, found one in step "
                 f"{early[0]} of {steps}"
             )
@@ -65,34 +74,38 @@ def read(path: Path) -> dict[str, np.ndarray]:
         parts["terminals"].append(np.append(episode.terminations, False))
         lengths.append(steps + 1)
     if not lengths:
-        raise UserError(f"{path}: expected at least one episode, found none")
+        raise DataError(f"{path}: expected at least one episode, found none")
     finals = np.zeros(sum(lengths), bool)
     finals[np.cumsum(lengths) - 1] = True
     return {**{name: np.concatenate(arrays) for name, arrays in parts.items()}, "finals": finals}
 
 
-def load(path: Path, reference: tuple[float, float] | None = None) -> Dataset:
+def load(path: Path, frame_stack: int | None = None, *, reference: tuple[float, float] | None = None) -> Dataset:
     """The data set in a folder; masks are 0 where the environment terminated.
 
     Args:
         path: as for ``read``.
+        frame_stack: of how many frames an observation is made; None: 1.
         reference: the returns that score 0 and 100; a warning tells if the data set's own metadata disagrees.
 
     Raises:
-        UserError: as ``read``, or a field is malformed.
+        DataError: as ``read``, or a field is malformed.
     """
-    arrays = check_fields(read(path), str(path))
+    dataset = dataset_of(read(path), path, frame_stack=frame_stack)
     if reference is not None:
         _compare_reference(path, reference)
-    return Dataset.from_rows(
-        arrays["observations"],
-        arrays["actions"],
-        arrays["rewards"],
-        masks=1.0 - arrays["terminals"].astype(np.float32),
-        ends=arrays["finals"],
-        keep_last=np.zeros_like(arrays["finals"]),
-        source=str(path),
-    )
+    return dataset
+
+
+def recordings(path: Path) -> Iterator[Recording]:
+    """One recording an episode, with its final observation.
+
+    Raises:
+        DataError: the data set is damaged.
+    """
+    for episode in stored_episodes(path):
+        fields = {name: getattr(episode, name) for name in ("observations", "actions", "rewards")}
+        yield Recording(f"{path}: episode {episode.id}", named({**fields, "terminals": episode.terminations}), True)
 
 
 def fetch(dataset: str, data_dir: Path | None) -> Path:
@@ -185,7 +198,7 @@ def write(
     return path
 
 
-def metadata(path: Path) -> dict[str, str] | None:
+def metadata(path: Path) -> dict[str, Any] | None:
     """What a data set made by ``guidedflow data generate`` says of itself; None for any other."""
     try:
         found = json.loads(_stored_metadata(path).get("description", ""))
@@ -253,7 +266,7 @@ def stored_episodes(path: Path) -> Any:
     and an environment's specification may name any function of any module to be called.
 
     Raises:
-        UserError: it is damaged, or has no spaces.
+        DataError: it is damaged, or has no spaces.
     """
     from minari import MinariDataset
     from minari.dataset._storages import get_minari_storage
@@ -262,7 +275,7 @@ def stored_episodes(path: Path) -> Any:
     metadata = _stored_metadata(path)
     missing = [name for name in ("observation_space", "action_space") if not isinstance(metadata.get(name), str)]
     if missing:
-        raise UserError(
+        raise DataError(
             f"{path}: metadata.json: expected observation_space and action_space, found no {missing[0]}; it is not "
             "taken from env_spec, because making an environment that a data set names could run any code"
         )
@@ -273,13 +286,13 @@ def stored_episodes(path: Path) -> Any:
         yield from MinariDataset(storage(path / "data", *spaces, jpeg_encoding=jpeg)).iterate_episodes()
     except (OSError, KeyError, ValueError, RuntimeError, AssertionError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path}: expected a whole Minari data set, found: {reason}") from error
+        raise DataError(f"{path}: expected a whole Minari data set, found: {reason}") from error
 
 
 def _vectors(values: Any, path: Path) -> np.ndarray:
     if not isinstance(values, np.ndarray) or values.ndim != 2:
         found = f"shape {values.shape}" if isinstance(values, np.ndarray) else type(values).__name__
-        raise UserError(f"{path}: expected one vector a step, found {found}")
+        raise DataError(f"{path}: expected one vector a step, found {found}")
     return values
 
 
@@ -287,9 +300,9 @@ def _stored_metadata(path: Path) -> dict[str, Any]:
     try:
         found = json.loads((path / "data" / "metadata.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: expected a whole Minari data set, found: {error}") from error
+        raise DataError(f"{path}: expected a whole Minari data set, found: {error}") from error
     if not isinstance(found, dict):
-        raise UserError(f"{path}: expected a whole Minari data set, found metadata of another kind")
+        raise DataError(f"{path}: expected a whole Minari data set, found metadata of another kind")
     return found
 
 

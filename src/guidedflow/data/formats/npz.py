@@ -1,5 +1,7 @@
 """npz archives: their arrays in memory, and their pictures as a map of the file."""
 
+import json
+import logging
 import struct
 import zipfile
 import zlib
@@ -10,18 +12,27 @@ from typing import IO, Any
 
 import numpy as np
 
-from guidedflow.errors import UserError
+from guidedflow.data.dataset import Dataset
+from guidedflow.data.formats.format import Recording, dataset_of
+from guidedflow.errors import DataError
 from guidedflow.files import whole_file
 
+SUFFIXES: tuple[str, ...] = (".npz",)
 PICTURE_AXES = 4
 """Arrays of uint8 with so many axes, (N, height, width, channels), are mapped instead of read."""
+_LOG = logging.getLogger("guidedflow")
 _LOCAL_HEADER = struct.Struct("<26xHH")
+
+
+def recognises(path: Path) -> bool:
+    """Whether it is a file's name that ends in .npz."""
+    return path.suffix in SUFFIXES and not path.is_dir()
 
 
 def read(
     path: Path,
     wanted: Callable[[str], bool] = lambda name: True,
-    on_notice: Callable[[str], None] = lambda _: None,
+    on_notice: Callable[[str], None] = _LOG.info,
 ) -> dict[str, np.ndarray]:
     """The arrays of an npz file whose names are wanted, without executing anything that it may hold.
 
@@ -34,15 +45,15 @@ def read(
         on_notice: told, in one line, when pictures are about to be unpacked.
 
     Raises:
-        UserError: the file is missing, truncated, no npz, or holds Python objects.
+        DataError: the file is missing, truncated, no npz, or holds Python objects.
         OSError: there is no room to unpack.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: expected a data file, found {'a folder' if path.is_dir() else 'nothing there'}")
+        raise DataError(f"{path}: expected a data file, found {'a folder' if path.is_dir() else 'nothing there'}")
     with _reading(path), path.open("rb") as opened:  # Opened here: np.load leaves a file that it cannot read open.
         if not zipfile.is_zipfile(opened):
-            raise UserError(f"{path}: expected a whole npz archive of arrays, found a file that is none")
+            raise DataError(f"{path}: expected a whole npz archive of arrays, found a file that is none")
         opened.seek(0)
         with np.load(opened, allow_pickle=False) as archive:
             names = [name for name in archive.files if wanted(name)]
@@ -54,8 +65,36 @@ def read(
         arrays[name] = mapped[name] if name in mapped else _unpacked(path, f"{name}.npy", on_notice)
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray):
-            raise UserError(f"{path}: expected an npz archive of arrays, found {name!r}, which is none")
+            raise DataError(f"{path}: expected an npz archive of arrays, found {name!r}, which is none")
     return arrays
+
+
+def load(path: Path, frame_stack: int | None = None) -> Dataset:
+    """The data set in a file with the fields of ``Dataset.from_arrays``; others are not read.
+
+    Raises:
+        DataError: as ``read``, or a field is missing or malformed.
+    """
+    return dataset_of(read(path), path, metadata(path), frame_stack)
+
+
+def metadata(path: Path) -> dict[str, Any] | None:
+    """What a file made by ``guidedflow data generate`` or ``convert`` says of itself; None for any other.
+
+    Raises:
+        DataError: as ``read``.
+    """
+    text = read(path, lambda name: name == "metadata").get("metadata")
+    try:
+        found = json.loads(str(text))
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) and found.get("generator") == "guidedflow" else None
+
+
+def recordings(path: Path) -> Iterator[Recording]:
+    """All of the file, as one recording of whole episodes."""
+    yield Recording(str(path), dict(read(path)), is_episode=False)
 
 
 def write(file: IO[bytes], arrays: Mapping[str, tuple[tuple[int, ...], Any, Iterator[np.ndarray]]]) -> None:
@@ -144,4 +183,4 @@ def _reading(path: Path) -> Iterator[None]:
     ) as error:
         # RuntimeError: encrypted; its kin NotImplementedError: an unknown compression.
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path}: expected a whole npz archive of arrays, found: {reason}") from error
+        raise DataError(f"{path}: expected a whole npz archive of arrays, found: {reason}") from error

@@ -1,0 +1,75 @@
+"""``guidedflow evaluate``: the policies of a run once more, or some of them."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from tyro.conf import Positional
+
+from guidedflow.cli.parse import Assignments
+from guidedflow.cli.show import WORKERS, Flag, optional, print_json
+from guidedflow.errors import SettingsError
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Evaluate the policies of a run, and record what was found in the run's evaluations.csv."""
+
+    interrupted: ClassVar[str] = "interrupted; nothing was recorded"
+
+    run: Annotated[Positional[Path], optional("RUN")]
+    """The run's folder."""
+    env: Annotated[str | None, optional("ENV", "the run's task")] = None
+    """Evaluate in this environment of your own: a gymnasium id, or module:function that makes one."""
+    episodes: Annotated[int | None, optional("INT", "as in training")] = None
+    """Episodes for each policy and seed."""
+    checkpoint: str = "latest"
+    """latest, best, or a step."""
+    policy: Annotated[str | None, optional("NAME", "all")] = None
+    """This policy alone: actor or vabc of gfp, for instance."""
+    variant: Assignments = dataclasses.field(default_factory=dict)
+    """Of a sweep, this variant alone: alpha=0.3 for instance."""
+    seed: Annotated[int | None, optional("INT", "all")] = None
+    """This training seed alone."""
+    env_seed: Annotated[int | None, optional("INT", "as in training")] = None
+    """Start the episodes from states drawn with this seed."""
+    videos: int = 0
+    """Episodes of each policy and seed to film, as GIF in RUN/videos. Without a GPU a picture takes a second."""
+    workers: Annotated[int | None, WORKERS] = None
+    """Processes that run the environments; changes no result."""
+    json: Flag = False
+    """Print JSON instead of a table."""
+
+    def __call__(self) -> int:
+        """Print a table of the results, or JSON, and the paths of the videos."""
+        import guidedflow as gf
+        from guidedflow.runs.folder import RunFolder
+        from guidedflow.runs.summary import over_seeds
+        from guidedflow.training.display import make_console, results_table
+
+        several = next((name for name, values in self.variant.items() if len(values) > 1), None)
+        if several is not None:
+            raise SettingsError(f"--variant: expected one value of {several}, found {len(self.variant[several])}")
+        videos = RunFolder(self.run).videos
+        before = {path: path.stat().st_mtime_ns for path in videos()}
+        rows = gf.evaluate(
+            self.run,
+            env=self.env,
+            episodes=self.episodes,
+            checkpoint=self.checkpoint,
+            policy=self.policy,
+            variant=tuple((name, values[0]) for name, values in self.variant.items()) or None,
+            seed=self.seed,
+            env_seed=self.env_seed,
+            videos=self.videos,
+            workers=self.workers,
+        )
+        if self.json:
+            print_json(rows)
+            return 0
+        console = make_console()
+        console.print(results_table(rows, over_seeds(rows), width=console.width))
+        for path in videos():
+            if path.stat().st_mtime_ns != before.get(path):
+                console.print(f"video: {path}", soft_wrap=True)
+        return 0

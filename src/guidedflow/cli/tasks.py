@@ -1,0 +1,53 @@
+"""``guidedflow tasks``: the tasks of all benchmarks."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from tyro.conf import Positional
+
+from guidedflow.cli.show import DATA_DIR, Flag, optional, print_json
+from guidedflow.errors import SettingsError
+
+
+@dataclasses.dataclass(frozen=True)
+class Tasks:
+    """List the tasks."""
+
+    interrupted: ClassVar[str] = "interrupted"
+
+    match: Annotated[Positional[str], optional("MATCH")] = ""
+    """Only tasks in whose id, category or data this is found."""
+    here: Flag = False
+    """Only tasks whose data is here."""
+    data_dir: Annotated[Path | None, DATA_DIR] = None
+    """Folder of the data files."""
+    json: Flag = False
+    """Print JSON instead of a table."""
+
+    def __call__(self) -> int:
+        """Print a line a task, or JSON."""
+        from guidedflow.suites import tasks
+
+        found = [task for task in tasks() if self.match in f"{task.id} {task.category} {task.dataset}"]
+        rows = [(task, task.suite.has_data(task, self.data_dir)) for task in found]
+        rows = [(task, here) for task, here in rows if here or not self.here]
+        if not rows:
+            where = " with data here" if self.here else ""
+            raise SettingsError(f"match: expected a part of a task's id, found {self.match!r}, in no task{where}")
+        if self.json:
+            print_json([_as_json(task) | {"here": here} for task, here in rows])
+            return 0
+        print(f"{'task':50} {'observation':11} {'action':6} {'score':7} {'data':7} {'environment':42} category")
+        for task, here in rows:
+            shape = "x".join(map(str, task.observation_shape))
+            print(
+                f"{task.id:50} {shape:>11} {task.action_size:6} {task.scored_by:7} {'here' if here else '-':7} "
+                f"{task.environment:42} {task.category}"
+            )
+        return 0
+
+
+def _as_json(task: Any) -> dict[str, Any]:
+    names = ("id", "category", "dataset", "environment", "observation_shape", "action_size", "scored_by", "is_visual")
+    return {"benchmark": task.suite.name} | {name: getattr(task, name) for name in names}

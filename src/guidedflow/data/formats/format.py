@@ -1,0 +1,116 @@
+"""What a format of training data is, and how the arrays of a file become a data set."""
+
+import dataclasses
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from guidedflow.data.dataset import Dataset
+from guidedflow.errors import DataError
+from guidedflow.types import Spec
+
+REQUIRED = ("observations", "actions", "terminals")
+OPTIONAL = ("rewards", "timeouts", "finals")
+
+
+class Recording(NamedTuple):
+    """What somebody recorded, as it is: what ``convert`` makes a file of."""
+
+    name: str
+    """What error messages call it."""
+    fields: dict[str, Any]
+    """By name; the entries of dictionary observations are ``observations/NAME``."""
+    is_episode: bool
+    """Whether it is one episode, with T or T + 1 observations, or many, in the fields of ``Dataset.from_arrays``."""
+
+
+class Format(Protocol):
+    """One format of training data. A module of this folder with these members, and a line in ``FORMATS``."""
+
+    SUFFIXES: tuple[str, ...]
+    """What its files' names end in; none for folders."""
+
+    def recognises(self, path: Path) -> bool:
+        """Whether a path is of this format, by its name or by what a folder holds; a file need not exist."""
+
+    def read(self, path: Path) -> dict[str, np.ndarray]:
+        """The arrays as they are, by the names of ``Dataset.from_arrays``.
+
+        Raises:
+            DataError: it is missing or damaged; the message is one line with the path.
+        """
+
+    def load(self, path: Path, frame_stack: int | None = None) -> Dataset:
+        """The data set, its arrays checked.
+
+        Args:
+            path: the file or folder.
+            frame_stack: as in ``Dataset``; None: what the file says, else 1.
+
+        Raises:
+            DataError: as ``read``, or a field is missing or malformed.
+        """
+
+    def metadata(self, path: Path) -> dict[str, Any] | None:
+        """What data made by guidedflow says of itself; None for any other.
+
+        Raises:
+            DataError: it is missing or damaged.
+        """
+
+    def recordings(self, path: Path) -> Iterator[Recording]:
+        """What ``convert`` makes a file of, dictionary observations included.
+
+        Raises:
+            DataError: it is missing or damaged.
+        """
+
+
+def dataset_of(
+    arrays: Mapping[str, np.ndarray],
+    path: Path,
+    metadata: Mapping[str, Any] | None = None,
+    frame_stack: int | None = None,
+) -> Dataset:
+    """A data set from a file's arrays.
+
+    Args:
+        arrays: the fields of ``Dataset.from_arrays``, and perhaps the number ``frame_stack``.
+        path: where they come from.
+        metadata: what the file says of itself; its ``spec`` knows what ``convert`` was told.
+        frame_stack: as in ``Format.load``.
+
+    Raises:
+        DataError: a field is missing or malformed.
+    """
+    check_names(arrays, path)
+    fields = {name: arrays[name] for name in (*REQUIRED, *OPTIONAL) if name in arrays}
+    stored = np.asarray(arrays.get("frame_stack", 1)).tolist()
+    dataset = Dataset.from_arrays(**fields, frame_stack=stored, source=str(path))
+    if metadata is not None and "spec" in metadata:
+        try:
+            spec = Spec.from_json(metadata["spec"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(f"{path}: metadata: expected the spec of the arrays, found: {error}") from error
+        if spec[:3] != dataset.spec[:3]:
+            raise DataError(f"{path}: metadata: expected the spec of the arrays, {dataset.spec[:3]}, found {spec[:3]}")
+        dataset = dataclasses.replace(dataset, observation_keys=spec.observation_keys, action_range=spec.action_range)
+    return dataset if frame_stack is None else dataset.with_frame_stack(frame_stack)
+
+
+def check_names(names: Any, path: Path) -> None:
+    """Raise DataError unless the names of ``REQUIRED`` are among those of a file's fields."""
+    if set(REQUIRED) <= set(names):
+        return
+    entries = [name.removeprefix("observations/") for name in names if name.startswith("observations/")]
+    if entries and "observations" not in names:
+        command = f"guidedflow data convert {shlex.quote(str(path))} NEW.npz --observation-keys {' '.join(entries)}"
+        raise DataError(
+            f"{path}: observations: expected one array, found a dictionary with the entries {', '.join(entries)}; make "
+            f"vectors of them with `{command}`"
+        )
+    wanted = f"{', '.join(REQUIRED)} and optionally {', '.join(OPTIONAL)}"
+    raise DataError(f"{path}: expected the fields {wanted}, found {', '.join(sorted(names)) or 'no arrays'}")

@@ -1,0 +1,271 @@
+"""What a user sees of a run: a progress bar, or lines where there is no terminal, and a table of results."""
+
+import importlib.util
+import math
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import rich.progress_bar
+from rich.box import SIMPLE
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from guidedflow.training.progress import Progress
+from guidedflow.types import variant_text
+
+Row = Mapping[str, Any]
+_Form = Literal["long", "short", "bare"]
+
+LINE_EVERY = 300.0
+"""Seconds between lines where there is no terminal, if no tenth of the steps ends before."""
+_SHORTEST_BAR, _LONGEST_BAR = 6, 40
+
+
+class _LastingConsole(Console):
+    def on_broken_pipe(self) -> None:
+        """Whoever read along has gone: be quiet, and let the work go on."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), (sys.stderr if self.stderr else sys.stdout).fileno())
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """A console that prints text as it is, and survives that its reader leaves."""
+    return _LastingConsole(highlight=False, stderr=stderr, markup=False, soft_wrap=False)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as ``0:07``, ``1:02:03`` or ``2d 03:04:05``."""
+    minutes, second = divmod(max(0, round(seconds)), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    if days:
+        return f"{days}d {hour:02}:{minute:02}:{second:02}"
+    return f"{hour}:{minute:02}:{second:02}" if hour else f"{minute}:{second:02}"
+
+
+def evaluation_line(rows: Sequence[Row]) -> str:
+    """The rows of one evaluation in short: each policy's mean over the seeds; of a sweep, those of its best variant."""
+    name, show = _measure(rows)
+    groups: dict[Any, dict[str, list[Row]]] = {}
+    for row in rows:
+        groups.setdefault(row["variant"], {}).setdefault(row["policy"], []).append(row)
+    main = rows[0]["policy"]
+    best = max(groups, key=lambda variant: sum(row["score"] for row in groups[variant][main]))
+    means = ", ".join(f"{policy} {show(mine)}" for policy, mine in groups[best].items())
+    return f"{name} {means}" + (f" (best of {len(groups)}: {variant_text(best)})" if len(groups) > 1 else "")
+
+
+def _measure(rows: Sequence[Row]) -> tuple[str, Any]:
+    """What the rows' score is made of, and how a mean of it is shown."""
+
+    def mean(mine: Sequence[Row], key: str) -> float:
+        return sum(row[key] for row in mine) / len(mine)
+
+    if all(math.isclose(row["score"], 100 * row["success"], abs_tol=1e-9) for row in rows):
+        return "success", lambda mine: f"{mean(mine, 'success'):.0%}"
+    if all(row["score"] == row["mean_return"] for row in rows):
+        return "return", lambda mine: f"{mean(mine, 'mean_return'):.1f}"
+    return "score", lambda mine: f"{mean(mine, 'score'):.1f}"
+
+
+# ------------------------------------------------------------------------------------------------------ progress
+
+
+class ProgressBar:
+    """Steps, time left, losses and evaluations: as a bar in a terminal or a notebook, else a line now and then.
+
+    A callback of ``train``, ``resume`` and ``evaluate``, which use it unless they are called with ``progress=False``.
+    It writes to standard error.
+    """
+
+    def __init__(self, console: Console | None = None):
+        self._console = make_console(stderr=True) if console is None else console
+        # Rich draws in a notebook by means of ipywidgets.
+        drawn = self._console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None
+        self._live: Live | None = None
+        self._draws = drawn or self._console.is_terminal
+        self._picture = _Picture()
+        self._last_line = (0, 0.0, "")
+
+    def on_progress(self, progress: Progress) -> None:
+        """Show where the run is."""
+        if not self._draws:
+            self._print_line(progress)
+            return
+        self._picture.show(progress)
+        if self._live is None:
+            self._live = Live(self._picture, console=self._console, transient=True, refresh_per_second=2)
+            self._live.start()
+        if progress.phase == "stopping":
+            self._live.refresh()
+
+    def on_evaluation(self, progress: Progress) -> None:
+        """Print the means of an evaluation, which stay readable above the bar."""
+        if progress.evaluations:
+            step = progress.evaluations[0]["step"]
+            place = _place(step, progress) if self._draws else _place(step, progress, timed=True)
+            self._console.print(f"{place}: {evaluation_line(progress.evaluations)}", soft_wrap=not self._draws)
+
+    def on_end(self, progress: Progress) -> None:
+        """Remove the bar; the run has ended, or was stopped."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _print_line(self, progress: Progress) -> None:
+        step, elapsed, phase = self._last_line
+        changed = progress.phase != phase
+        due = progress.step - step >= progress.steps / 10 or progress.elapsed - elapsed >= LINE_EVERY
+        if progress.phase == "compiling" and changed and progress.step:
+            text = "continuing from here"
+        elif progress.phase == "stopping" and changed:
+            text = _detail(progress)
+        elif progress.phase in ("training", "evaluating") and due:
+            text = _detail(progress)
+            if progress.phase == "training":
+                text = f"{progress.updates_per_second:,.0f} updates/s  {text}"
+        else:
+            self._last_line = (step, elapsed, progress.phase)
+            return
+        self._last_line = (progress.step, progress.elapsed, progress.phase)
+        self._console.print(f"{_place(progress.step, progress, timed=True)}: {text.rstrip()}", soft_wrap=True)
+
+
+class _Picture:
+    """The bar and what the run does, on as many columns as there are."""
+
+    def __init__(self) -> None:
+        self._progress: Progress | None = None
+        self._shown = 0.0
+        self._rate = 0.0
+
+    def show(self, progress: Progress) -> None:
+        """Take what is drawn from now on."""
+        self._progress, self._shown = progress, time.monotonic()
+        if progress.updates_per_second:
+            self._rate = progress.updates_per_second
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if self._progress is None:
+            return
+        since = time.monotonic() - self._shown
+        line = _bar_line(self._progress, self._rate, since, options.max_width)
+        yield Group(line, Text(_detail(self._progress), no_wrap=True, overflow="ellipsis", style="dim"))
+
+
+def _bar_line(progress: Progress, rate: float, since: float, width: int) -> Table:
+    """How far the run is, a bar, and the time left; the rate and the time elapsed where there is room for them."""
+    done, total, unit = progress.step, progress.steps, "steps"
+    if progress.phase == "evaluating" and not total:  # An evaluation alone, without training.
+        done, total, unit = progress.episodes_done, progress.episodes_total, "episodes"
+    count = f"{done:,}/{total:,}"
+    left = "" if progress.seconds_left is None else f"{duration(progress.seconds_left - since)} left"
+    room = width - len(count) - len(left) - 2 - _SHORTEST_BAR
+    extras = {"unit": unit, "rate": f"{rate:,.0f}/s" if rate else "", "elapsed": ""}
+    extras["elapsed"] = f"{duration(progress.elapsed + since)} elapsed"
+    for name, text in extras.items():
+        room -= len(text) + 1 if text else 0
+        if room < 0:
+            extras[name] = ""
+            room += len(text) + 1
+    if extras["unit"]:
+        count += f" {unit}"
+    bar = rich.progress_bar.ProgressBar(max(total, 1), done, width=min(_LONGEST_BAR, _SHORTEST_BAR + max(0, room)))
+    cells: list[RenderableType] = [count, bar, *(text for text in (extras["rate"], extras["elapsed"], left) if text)]
+    line = Table.grid(padding=(0, 1, 0, 0))
+    for _ in cells:
+        line.add_column(no_wrap=True)
+    line.add_row(*cells)
+    return line
+
+
+def _detail(progress: Progress) -> str:
+    """What the run does right now."""
+    if progress.phase == "training":
+        return "  ".join(
+            f"{name.removesuffix('_loss')} {value:.3g}"
+            for name, value in progress.metrics.items()
+            if name.endswith("_loss")
+        )
+    if progress.phase == "evaluating" and progress.episodes_total:
+        return f"evaluating: {progress.episodes_done:,}/{progress.episodes_total:,} episodes"
+    return "stopping: the run is being saved" if progress.phase == "stopping" else progress.phase
+
+
+def _place(step: int, progress: Progress, *, timed: bool = False) -> str:
+    place = f"step {step:,}/{progress.steps:,}"
+    if timed:
+        left = "" if progress.seconds_left is None else f", {duration(progress.seconds_left)} left"
+        place = f"{place}, {duration(progress.elapsed)} elapsed{left}"
+    return place
+
+
+# ------------------------------------------------------------------------------------------------------- results
+
+
+def results_table(rows: Sequence[Row], summary_rows: Sequence[Row], *, width: int | None = None) -> Table:
+    """What an evaluation found: a row a policy and seed, then their means; of a sweep, the ranking of its variants.
+
+    Args:
+        rows: of one evaluation, as in evaluations.csv.
+        summary_rows: their means over the seeds, best variant first (``runs.summary.over_seeds``).
+        width: columns of the terminal; what does not fit is left out, the least important first. None: any number.
+    """
+    swept = len({row["variant"] for row in rows}) > 1
+    seeds = max((row["seeds"] for row in summary_rows), default=1)
+    has_success = any(not math.isnan(row["success"]) for row in rows)
+    is_return = all(row["score"] == row["mean_return"] for row in rows)
+    is_scored = not is_return and any(not math.isclose(row["score"], 100 * row["success"]) for row in rows)
+    # Each seed's figures of a sweep are in evaluations.csv: the table is the ranking.
+    parts = [[(row, str(row["seed"])) for row in rows]] if not swept else []
+    if swept or seeds > 1:
+        name = f"mean of {seeds}" if seeds > 1 else str(rows[0]["seed"])
+        parts.append([(row, name) for row in summary_rows])
+    columns = ["variant"] * swept + ["policy", "seed"] + ["score"] * is_scored + ["success"] * has_success
+    columns += ["mean return", "episodes"]
+    for left_out in ((), ("episodes",), ("episodes", "mean return"), ("episodes", "mean return", "seed")):
+        shown = [name for name in columns if name not in left_out or (name == "mean return" and not has_success)]
+        forms: tuple[_Form, ...] = ("long", "short", "bare") if left_out[2:] else ("long", "short")
+        for form in forms:
+            table = _table(parts, shown, form)
+            if width is None or Console(width=1000).measure(table).maximum <= width:
+                return table
+    return table
+
+
+def _table(parts: Sequence[Sequence[tuple[Row, str]]], columns: Sequence[str], form: _Form) -> Table:
+    titles = {"long": "success rate [95% interval]", "short": "success [95%]", "bare": "success"}
+    names = [titles[form] if name == "success" else name for name in columns]
+    table = Table(*names) if form == "long" else Table(*names, box=SIMPLE, padding=0)
+    for part in parts:
+        for row, seed in part:
+            cells = {
+                "variant": variant_text(row["variant"]),
+                "policy": row["policy"],
+                "seed": seed,
+                "score": f"{row['score']:.1f}",
+                "success": _success(row, form),
+                "mean return": f"{row['mean_return']:.1f}",
+                "episodes": str(row["episodes"]),
+            }
+            table.add_row(*(cells[name] for name in columns))
+        table.add_section()
+    if "variant" in columns:
+        ranking = [row for row, _ in parts[-1]]
+        table.caption = f"best first, by the {_measure(ranking)[0]} of {ranking[0]['policy']}"
+    return table
+
+
+def _success(row: Row, form: _Form) -> str:
+    low, high = row["success_low"], row["success_high"]
+    if math.isnan(row["success"]):
+        return "-"
+    if form == "long":
+        return f"{row['success']:6.1%}" + ("" if math.isnan(low) else f"  [{low:.1%}, {high:.1%}]")
+    is_known = form == "short" and not math.isnan(low)
+    return f"{row['success']:4.0%}" + (f" [{100 * low:.0f}, {100 * high:.0f}]" if is_known else "")

@@ -1,0 +1,71 @@
+"""What can be seen of a training while it runs, and what others may do about it."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+Phase = Literal["starting", "compiling", "training", "evaluating", "saving", "stopping", "finished"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """Where a training is."""
+
+    step: int
+    """Gradient steps done."""
+    steps: int
+    """Gradient steps of the whole run."""
+    phase: Phase
+    """What happens now. The first steps of a process are compiled first."""
+    elapsed: float = 0.0
+    """Seconds since this process began to train."""
+    seconds_left: float | None = None
+    """Estimated, the evaluations to come included; None while nothing is known."""
+    updates_per_second: float = 0.0
+    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """Means over the steps since the last call and over all agents; empty where no step was made."""
+    evaluations: Sequence[Mapping[str, Any]] = ()
+    """The rows of the last evaluation, each with its ``step``."""
+    episodes_done: int = 0
+    """Of the evaluation that runs now."""
+    episodes_total: int = 0
+    agents: Any = dataclasses.field(default=None, repr=False)
+    """The agents, stacked along a leading axis of members. The next steps take over their memory: copy what you keep,
+    with ``jax.tree.map(jax.numpy.copy, agents)``."""
+
+
+class Callbacks:
+    """Calls every callback, and remembers whether one of them asked to stop.
+
+    Args:
+        callbacks: functions of a ``Progress``, or objects with any of the methods ``on_progress`` (after every few
+            seconds of steps, and whenever the phase changes), ``on_evaluation`` (after an evaluation) and ``on_end``.
+            What returns False stops the run; it is saved and can be continued.
+    """
+
+    def __init__(self, callbacks: Sequence[Any]):
+        self._callbacks = callbacks
+        self.stop = False
+
+    def __call__(self, event: Literal["on_progress", "on_evaluation", "on_end"], progress: Progress) -> None:
+        """Tell all of them of an event."""
+        for callback in self._callbacks:
+            method: Callable[[Progress], Any] | None = getattr(callback, event, None)
+            if method is None and event == "on_progress" and callable(callback):
+                method = callback
+            if method is not None and method(progress) is False:
+                self.stop = True
+
+
+class Clock:
+    """Estimates how long the rest of a run takes: its steps at the last rate, its evaluations as long as the last."""
+
+    def __init__(self) -> None:
+        self.updates_per_second = 0.0
+        self.evaluation_seconds: float | None = None
+
+    def left(self, steps: int, evaluations: int) -> float | None:
+        """Seconds for so many steps and evaluations; None before the first steps and the first evaluation."""
+        if not self.updates_per_second or (evaluations and self.evaluation_seconds is None):
+            return None
+        return steps / self.updates_per_second + evaluations * (self.evaluation_seconds or 0.0)
