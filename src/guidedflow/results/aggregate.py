@@ -102,9 +102,10 @@ def _by_task(scored: Sequence[Scored]) -> dict[str, Sample]:
     return {task: Sample.of(scores) for task, scores in found.items()}
 
 
-def as_markdown(statistics: Statistics) -> str:
-    """Two tables as Markdown."""
-    text = "| suite | method | tasks | runs | mean | interquartile mean | optimality gap |\n" + "|---" * 7 + "|\n"
+def as_markdown(statistics: Statistics, shared: str) -> str:
+    """Two tables as Markdown; above them a line on what all methods share, if there is one."""
+    text = f"{shared}\n\n" if shared else ""
+    text += "| suite | method | tasks | runs | mean | interquartile mean | optimality gap |\n" + "|---" * 7 + "|\n"
     for one in statistics.methods:
         name = one.method.label + ("" if one.comparable else ", not comparable with the published")
         shown = " | ".join(show(found) for found in (one.mean, one.interquartile_mean, one.optimality_gap))
@@ -118,9 +119,9 @@ def as_markdown(statistics: Statistics) -> str:
 
 
 LEGEND = (
-    "Scores are divided by 100. Brackets: 95% interval of a bootstrap that draws runs within each task (2000 times), at "
-    "least what the episodes leave open (docs/results.md); none where a task has a single run. Methods that cover other "
-    "tasks cannot be ranked by these figures."
+    "Scores are divided by 100. Brackets: 95% interval of a bootstrap that draws runs within each task (2000 times), "
+    "widened where the runs agree better than their episodes can show; none where a task has a single run. Methods that "
+    "cover other tasks cannot be ranked by these figures."
 )
 
 

@@ -86,7 +86,9 @@ def read_records(folders: Iterable[RunFolder], on_read: Callable[[], None] = lam
         except GuidedflowError as error:
             notes.append(f"{error}; the run is left out")
         else:
-            notes += run.notes if run else [f"{folder.path}: trained without an environment, so it has no score; left out"]
+            notes += (
+                run.notes if run else [f"{folder.path}: trained without an environment, so it has no score; left out"]
+            )
             runs += [run] if run and run.evaluations else []
         on_read()
     if not runs:
@@ -189,7 +191,9 @@ def _check_seeds(scored: Sequence[Scored]) -> None:
         if key in seen:
             where = f"{seen[key]} and {one.run.path}"
             what = f"{one.method.label} on {one.run.subject.id}"
-            raise SettingsError(f"{where}: expected each seed of {what} once, found seed {one.seed} in both; leave one out")
+            raise SettingsError(
+                f"{where}: expected each seed of {what} once, found seed {one.seed} in both; leave one out"
+            )
         seen[key] = one.run.path
 
 

@@ -81,9 +81,7 @@ def mean_score(scores: Iterable[Score]) -> Score:
     return Score(value, value - below, value + above)
 
 
-def over_tasks_and_seeds(
-    scores: Mapping[str, Mapping[int, Score]], limits: tuple[float, float] = UNLIMITED
-) -> Figure:
+def over_tasks_and_seeds(scores: Mapping[str, Mapping[int, Score]], limits: tuple[float, float] = UNLIMITED) -> Figure:
     """The figure of scores by task and seed.
 
     Every task counts alike. The deviation is over the seeds that all tasks have, so there is none with fewer than two.

@@ -163,8 +163,15 @@ def _legend(figure: Any, entries: Mapping[str, Any], room: float) -> tuple[Any, 
     labels = [textwrap.fill(label, max(20, int(CHARACTERS_AN_INCH * room) - 8)) for label in entries]
     for columns in range(len(entries), 0, -1):
         legend = figure.legend(
-            list(entries.values()), labels, loc="lower left", ncols=columns, frameon=False, fontsize=8, borderpad=0,
-            borderaxespad=0, columnspacing=1.5,
+            list(entries.values()),
+            labels,
+            loc="lower left",
+            ncols=columns,
+            frameon=False,
+            fontsize=8,
+            borderpad=0,
+            borderaxespad=0,
+            columnspacing=1.5,
         )
         box = legend.get_window_extent(renderer)
         if box.width / DPI <= room or columns == 1:
@@ -282,7 +289,9 @@ def _guidance(curves: Sequence[GuidanceCurve]) -> Any:
     for curve, colour in zip(curves, colormaps["viridis"](np.linspace(0, 0.9, len(curves))), strict=True):
         (entries[f"eta = {curve.eta:g}"],) = sheet.panels[0].plot(curve.steps, curve.means, color=colour)
         sheet.panels[1].plot(curve.steps, curve.above_half, color=colour)
-    for axis, title, top in zip(sheet.panels, ("mean guidance g", "share of the batch with g > 0.5"), (None, 1.02), strict=True):
+    for axis, title, top in zip(
+        sheet.panels, ("mean guidance g", "share of the batch with g > 0.5"), (None, 1.02), strict=True
+    ):
         axis.set(title=title, xlabel="gradient steps", ylim=(0, top))
         axis.xaxis.set_major_formatter(_steps)
     return _finish(sheet, entries, "GFP's guidance over training, means over runs with the same eta.")

@@ -96,7 +96,8 @@ def read_run(folder: RunFolder) -> RunRecord | None:
     settings = {**config.settings, **config.config}
     version = _version(config, task, settings)
     changed = deviations(settings, version.settings) if version else {}
-    evaluations, notes = _evaluations(folder, _scorer(task))
+    notes: list[str] = []
+    evaluations = read_evaluations(folder, config, notes)
     guidance: list[GuidanceRow] = []
     try:
         guidance = read_guidance(folder.path / "metrics.jsonl", settings)
@@ -154,22 +155,25 @@ def _data(config: RunConfig) -> str | None:
     return "a file of the user's own" if config.data.is_own else None
 
 
-def _scorer(task: Task | None) -> Callable[[float, float], float]:
-    """The score of a success rate and a mean return."""
-    return (lambda _, returned: returned) if task is None else (lambda *means: task.suite.score(task, *means))
-
-
-def _evaluations(
-    folder: RunFolder, score: Callable[[float, float], float]
-) -> tuple[dict[Evaluated, tuple[Evaluation, ...]], list[str]]:
-    """One evaluation a step, and notes.
+def read_evaluations(folder: RunFolder, config: RunConfig, notes: list[str]) -> dict[Evaluated, tuple[Evaluation, ...]]:
+    """One evaluation a step of everything that was evaluated.
 
     Of several at a step, the one of the most episodes counts, of equal ones the first. The choice must not depend on
     what was found, or evaluating until the score pleases would pay.
+
+    Args:
+        folder: the run's.
+        config: the run's.
+        notes: what a reader has to know is added to it.
+
+    Raises:
+        RunError: evaluations.csv is damaged.
+        SettingsError: the task is not known here.
     """
+    score = _scorer(None if config.task is None else find_task(config.task))
     found: dict[Evaluated, dict[int, Evaluation]] = {}
     by_training: set[tuple[Any, ...]] = set()
-    path, notes, left_out = folder.path / "evaluations.csv", [], 0
+    path, left_out = folder.path / "evaluations.csv", 0
     for row in folder.evaluations():
         _check(path, row, by_training)
         if not math.isfinite(row["score"]):
@@ -182,8 +186,13 @@ def _evaluations(
     if left_out:
         notes.append(f"{path}: {left_out} evaluations without a finite score are left out")
     if not found:
-        notes.append(f"{folder.path}: no evaluation yet; left out of the tables")
-    return {key: tuple(by_step[step] for step in sorted(by_step)) for key, by_step in found.items()}, notes
+        notes.append(f"{folder.path}: no evaluation yet, so it has no score")
+    return {key: tuple(by_step[step] for step in sorted(by_step)) for key, by_step in found.items()}
+
+
+def _scorer(task: Task | None) -> Callable[[float, float], float]:
+    """The score of a success rate and a mean return."""
+    return (lambda _, returned: returned) if task is None else (lambda *means: task.suite.score(task, *means))
 
 
 def _check(path: Path, row: Mapping[str, Any], by_training: set[tuple[Any, ...]]) -> None:

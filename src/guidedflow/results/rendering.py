@@ -101,7 +101,8 @@ def as_markdown(table: Table) -> str:
     shared = f"{_in_markdown(in_all(table))}\n\n" if table.shared else ""
     notes = "".join(f"\n{_in_markdown(note)}\n" for note in table.notes)
     categories = _markdown_part("category", _grid(table, table.of_kind("category", "average")))
-    return f"{shared}{categories}\n{LEGEND}\n{notes}\n## Tasks\n\n{_markdown_part('task', _grid(table, table.of_kind('task')))}"
+    tasks = _markdown_part("task", _grid(table, table.of_kind("task")))
+    return f"{shared}{categories}\n{LEGEND}\n{notes}\n## Tasks\n\n{tasks}"
 
 
 def _markdown_part(first: str, grid: _Grid) -> str:
@@ -199,7 +200,9 @@ def as_terminal(table: Table) -> Any:
     for row in grid.rows:
         # Every table's columns are as wide as the widest one's.
         head = Text("method".ljust(max(map(len, labels))))
-        numbers = [rich.table.Column(Text(name.ljust(n)), no_wrap=True) for name, n in zip(PARTS, _widths(grid), strict=True)]
+        numbers = [
+            rich.table.Column(Text(name.ljust(n)), no_wrap=True) for name, n in zip(PARTS, _widths(grid), strict=True)
+        ]
         drawn = rich.table.Table(rich.table.Column(head, overflow="fold"), *numbers)
         place = 1
         for label, (_, n) in zip(labels, grid.groups, strict=True):

@@ -106,7 +106,11 @@ def probability_of_improvement(
 
 
 def performance_profile(
-    samples: Sequence[Sample], thresholds: Float[np.ndarray, " points"], *, seed: int = 0, repetitions: int = REPETITIONS
+    samples: Sequence[Sample],
+    thresholds: Float[np.ndarray, " points"],
+    *,
+    seed: int = 0,
+    repetitions: int = REPETITIONS,
 ) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
     """The fraction of runs that score above each threshold, and the bounds of its 95% interval, as in ``estimate``."""
     # How many thresholds lie below each run is all that counts.
