@@ -62,8 +62,8 @@ def show(figure: Figure) -> str:
 
 
 def in_all(table: Table) -> str:
-    """A line on what all columns share; empty if they share nothing."""
-    return f"All columns: {', '.join(table.shared)}." if table.shared else ""
+    """A line on what all methods share; empty if they share nothing."""
+    return f"All methods: {', '.join(table.shared)}." if table.shared else ""
 
 
 def _grid(table: Table, rows: Sequence[Row]) -> _Grid:
