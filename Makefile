@@ -1,4 +1,5 @@
-# make train: data, training, evaluation and the result, from a bare machine.   make test: the tests, likewise.
+# make train: data, training, evaluation and the result, from a bare machine.   make test: all tests, likewise.
+# make check: what to run before a commit, under two minutes: lint, types, and the tests that are not slow.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,14 +8,19 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export GUIDEDFLOW_DATA ?= $(CURDIR)/data
 TASK := cube-single-noisy-singletask-task1-v0
 
-.PHONY: train test lint env clean
+PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+
+.PHONY: train check test lint env clean
 
 train: env
 	$(BIN)/guidedflow data generate cube-single-noisy --episodes 100 --seed 0
 	$(BIN)/guidedflow train $(TASK) --preset quick --seeds 0
 
+check: env lint
+	$(PYTEST) -m 'not slow'
+
 test: env lint
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+	$(PYTEST)
 
 lint: env
 	$(BIN)/ruff check .

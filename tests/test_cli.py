@@ -12,6 +12,7 @@ import pytest
 from conftest import TASK, own_arrays
 
 from guidedflow.cli import COMMANDS, main
+from guidedflow.cli.app import parse
 
 QUICK = ["--preset", "quick", "--hidden", "16", "--flow-steps", "1", "--steps", "20", "--log-every", "10"]
 QUICK += ["--save-every", "10", "--eval-every", "20", "--eval-episodes", "2"]
@@ -50,9 +51,43 @@ def fails(run, tmp_path):
 
 
 def test_help_lists_every_command(run):
-    code, out, _ = run("--help")
-    assert code == 0
-    assert all(command in out for command in COMMANDS)
+    for words in ([], ["--help"], ["help"]):
+        code, out, _ = run(*words)
+        assert code == 0
+        assert all(command.split()[0] in out for command in COMMANDS)
+    for words in (["data"], ["data", "--help"]):
+        code, out, _ = run(*words)
+        assert code == 0
+        assert all(command.split()[1] in out for command in COMMANDS if " " in command)
+
+
+def test_help_does_not_wait_for_what_it_does_not_need():
+    heavy = {"jax", "scipy", "gymnasium", "matplotlib", "mujoco", "ogbench", "minari", "h5py", "orbax", "PIL"}
+    for words, allowed in (("--help", set()), ("evaluate --help", set()), ("train --help", {"jax"})):
+        program = (
+            "import sys\nfrom guidedflow.cli import main\ntry:\n    main(sys.argv[1:])\n"
+            "except SystemExit:\n    print(*sys.modules, file=sys.stderr)"
+        )
+        command = [sys.executable, "-c", program, *words.split()]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        loaded = {module.partition(".")[0] for module in done.stderr.split()}
+        assert loaded & heavy <= allowed, words
+
+
+def test_numbers_and_lists_as_people_write_them():
+    words = ["train", "--seeds", "0", "1", "--hidden", "64,32", "--steps", "1e6", "TASK", "--batch_size=1_024"]
+    command = parse([*words, "--sweep", "alpha=0.3,1", "eta=1e-3", "--online-eta", "none"])
+    assert command.run.task == "TASK"
+    assert command.run.sweep == {"alpha": (0.3, 1.0), "eta": (0.001,)}
+    assert (command.settings.seeds, command.settings.steps, command.settings.batch_size) == ((0, 1), 1_000_000, 1024)
+    assert (command.gfp.hidden, command.gfp.online_eta) == ((64, 32), None)
+    assert type(command.settings.steps) is int
+    assert parse(["train", "--hidden=8", "16", "TASK"]).gfp.hidden == (8, 16)
+    bounds = parse(["data", "convert", "--action-low", "-1", "-2.5", "--action-high", "1", "2", "SOURCE", "OUTPUT"])
+    assert (bounds.action_low, bounds.action_high) == ((-1.0, -2.5), (1.0, 2.0))
+    keys = parse(["data", "convert", "--observation-keys", "a", "b", "SOURCE", "OUTPUT"])
+    assert (keys.observation_keys, keys.output.name) == (("a", "b"), "OUTPUT")
+    assert parse(["report", "a", "b", "--out", "c"]).runs == ("a", "b")
 
 
 def test_train_help_gives_each_setting_its_symbol(run):
@@ -85,7 +120,22 @@ def test_lists(run):
     [
         (["trian"], ["'trian'", "'train'"]),
         (["data", "frobnicate"], ["data frobnicate", "data generate"]),
-        (["train"], ["task", "guidedflow tasks"]),
+        (["train"], ["TASK", "guidedflow tasks"]),
+        (["evaluate"], ["expected RUN, found none", "guidedflow evaluate --help"]),
+        (["compare", "a"], ["expected RUN_B"]),
+        (["agents", "gfp"], ["expected no more words, found 'gfp'"]),
+        (["train", TASK, "--steps", "1.5"], ["--steps: expected a whole number", "1e3", "'1.5'"]),
+        (["train", TASK, "--alpha", "nan"], ["--alpha: expected a finite number", "'nan'"]),
+        (["train", TASK, "--alpha"], ["--alpha: expected a value, found none"]),
+        (["train", TASK, "--seed", "3"], ["--seed: there is no such option; did you mean --seeds"]),
+        (["train", TASK, "--sweep", "alpha"], ["--sweep: expected NAME=NUMBER,NUMBER,...", "'alpha'"]),
+        (["train", TASK, "--extend-to", "10"], ["--extend-to: expected --resume RUN"]),
+        (["train", TASK, "--wandb", "maybe"], ["--wandb: expected one of", "offline", "'maybe'"]),
+        (
+            ["train", "--seeds", "0", "1", TASK, "--agent", "iql", "--eta", "3"],
+            ["--eta: expected a setting of iql (", "--expectile", "found one of gfp"],
+        ),
+        (["evaluate", "r", "--variant", "alpha=1,2"], ["--variant: expected one value of alpha, found 2"]),
         (
             ["train", "cube-single-nosy-singletask-task1-v0"],
             ["cube-single-nosy", "cube-single-noisy-singletask-task1-v0"],
@@ -226,3 +276,30 @@ def test_a_full_disk_ends_in_one_line(own_file, tmp_path):
     assert os.strerror(errno.EFBIG) in errors[0]
     assert not (tmp_path / "run" / "summary.json").exists()
     assert not list((tmp_path / "run" / "checkpoints").glob("[0-9]*[0-9]"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["data", "generate", "cube-single-noisy"], "the same command goes on with the episodes that are finished"),
+        (["data", "convert", "a", "b.npz"], "no file was made"),
+        (["evaluate", "run"], "nothing was recorded"),
+        (["train", "own.npz"], "before the training began; the same command begins it again"),
+        (["train", "own.npz", "--run-dir", "there"], "continue with: guidedflow train --resume there"),
+        (["train", "own.npz", "--run-dir=new"], "before the training began; the same command begins it again"),
+        (["tasks"], "interrupted"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_ctrl_c_says_what_is_true_of_the_command(words, said, tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "config.json").write_text("{}")
+    program = (
+        "import os, signal, sys, guidedflow.cli.app as app\n"
+        "app.parse = lambda words: lambda: os.kill(os.getpid(), signal.SIGINT)\n"
+        "app.main(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", program, *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (130, 1)
+    assert said in done.stderr

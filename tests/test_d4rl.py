@@ -9,6 +9,7 @@ import mujoco
 import numpy as np
 import pytest
 from conftest import SHARED
+from guidedflow.suites.make import halve_margins, make_env
 from gymnasium.utils.env_checker import check_env
 
 import guidedflow as gf
@@ -18,7 +19,6 @@ from guidedflow.data.inspect import inspect
 from guidedflow.errors import UserError
 from guidedflow.suites import find_task, tasks
 from guidedflow.suites.d4rl.antmaze import GOAL_RADIUS, MAZES
-from guidedflow.suites.make import halve_margins, make_env
 
 needs_shared = pytest.mark.skipif(SHARED is None, reason="needs the recordings and policies of ../shared/data")
 HANDS = ("door", "hammer", "pen", "relocate")

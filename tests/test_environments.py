@@ -6,11 +6,11 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from guidedflow.suites.make import make_env
 
 from guidedflow.opengl import NO_BACKEND, gl_backend
 from guidedflow.processes import HelperProcess, available_cores
 from guidedflow.suites import Task, tasks
-from guidedflow.suites.make import make_env
 
 
 def probe(ask, mine):

@@ -15,8 +15,7 @@ import numpy as np
 import ogbench
 import pytest
 
-from guidedflow.errors import UserError
-from guidedflow.processes import HelperDied
+from guidedflow.errors import UserError, WorkerDied
 from guidedflow.suites.ogbench import oracles as module
 from guidedflow.suites.ogbench.oracles import (
     FAMILIES,
@@ -267,7 +266,7 @@ def test_a_worker_that_fails_says_why_in_one_line(tmp_path: Path, monkeypatch: p
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not list(tmp_path.glob("**/*.npz*"))
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(HelperDied, match=r"^a helper process ended unexpectedly, exit code 1$"):
+    with pytest.raises(WorkerDied, match=r"^a helper process ended unexpectedly, exit code 1$"):
         generate("cube-single-play", directory=tmp_path, episodes=1, steps=200)
 
 

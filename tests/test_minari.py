@@ -9,6 +9,7 @@ import gymnasium
 import h5py
 import numpy as np
 import pytest
+from guidedflow.suites.make import make_env
 
 import guidedflow as gf
 from guidedflow.cli import main
@@ -16,7 +17,6 @@ from guidedflow.data.formats import minari as reader
 from guidedflow.data.inspect import inspect
 from guidedflow.errors import UserError
 from guidedflow.suites import find_task, tasks
-from guidedflow.suites.make import make_env
 
 TASK = "mujoco/hopper/simple-v0"
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from conftest import TASK
+from guidedflow.suites.make import make_env
 
 import guidedflow as gf
 from guidedflow import api
@@ -10,7 +11,6 @@ from guidedflow.data.formats import npz
 from guidedflow.data.inspect import inspect
 from guidedflow.errors import UserError
 from guidedflow.suites import find_task
-from guidedflow.suites.make import make_env
 
 NAME = "cube-single-noisy-v0.npz"
 

@@ -6,9 +6,9 @@ state before a step (``pre``) and of the state after it (``post``).
 
 import numpy as np
 import pytest
+from guidedflow.suites.make import label, make_env
 
 from guidedflow.suites import find_task, tasks
-from guidedflow.suites.make import label, make_env
 from guidedflow.suites.ogbench.oracles import FAMILIES, Collector
 
 STATE = ("qpos", "qvel", "button_states")

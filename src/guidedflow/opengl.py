@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 
-from guidedflow.errors import UserError
+from guidedflow.errors import SettingsError
 
 BACKENDS = ("egl", "osmesa")
 NO_BACKEND = (
@@ -31,9 +31,9 @@ def needed_backend(what: str) -> str:
     """The backend, for something that cannot do without.
 
     Raises:
-        UserError: there is none; the message names ``what`` needs it, and what to install.
+        SettingsError: there is none; the message names ``what`` needs it, and what to install.
     """
     found = gl_backend()
     if found is None:
-        raise UserError(f"{what}: expected an OpenGL backend to draw its pictures, found {NO_BACKEND}")
+        raise SettingsError(f"{what}: expected an OpenGL backend to draw its pictures, found {NO_BACKEND}")
     return found

@@ -5,33 +5,102 @@ Not multiprocessing's: that imports the user's script a second time, which a scr
 """
 
 import contextlib
+import math
 import os
+import pickle
 import socket
 import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from guidedflow.errors import UserError
+from guidedflow.errors import WorkerDied
 
 
 def available_cores() -> int:
-    """How many processes can run at once here."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many processes can run at once here: the CPUs that this process may use, less what its container forbids."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(cores, cpu_quota())))
 
 
-class HelperDied(RuntimeError):
-    """A helper process ended without a word: killed, for instance because memory ran out."""
+def cpu_quota(root: Path = Path("/")) -> float:
+    """How many CPUs' time Linux gives this process's control groups, which is how containers are limited; or infinity.
+
+    Args:
+        root: where ``proc`` and ``sys`` are.
+    """
+    quotas = [math.inf]
+    with contextlib.suppress(OSError):
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            number, controllers, path = line.split(":", 2)
+            if number != "0" and "cpu" not in controllers.split(","):
+                continue
+            is_v2 = number == "0"
+            top = root / "sys/fs/cgroup" if is_v2 else root / "sys/fs/cgroup/cpu"
+            files = ["cpu.max"] if is_v2 else ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
+            # Inside a container the path may be the host's, which is not there: its top level always is.
+            folder = top / path.lstrip("/")
+            quotas += [_quota(level, files) for level in (folder, *folder.parents) if level.is_relative_to(top)]
+    return min(quotas)
+
+
+def _quota(folder: Path, files: Sequence[str]) -> float:
+    try:
+        quota, period = " ".join((folder / name).read_text() for name in files).split()
+        return float(quota) / float(period) if float(quota) > 0 else math.inf
+    except (OSError, ValueError, ZeroDivisionError):  # "max" is no number, -1 no quota.
+        return math.inf
+
+
+class RemoteTraceback(Exception):
+    """Where in a helper process an exception was raised; shown as the cause of what ``receive`` raises."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
+
+
+class _Failure(NamedTuple):
+    """What was raised in a helper, as it travels."""
+
+    packed: bytes | None
+    """The exception, pickled; None: it cannot be."""
+    text: str
+    """Its traceback."""
+
+    @classmethod
+    def of(cls, error: Exception) -> "_Failure":
+        """To be made while the exception is handled."""
+        import cloudpickle  # An exception's class may be one of a script's.
+
+        text = traceback.format_exc()
+        try:
+            packed = cloudpickle.dumps(error)
+            pickle.loads(packed)
+        except Exception:  # Whatever pickling an object of others may raise.
+            return cls(None, text)
+        return cls(packed, text)
+
+    def restored(self) -> Exception:
+        """The exception, to be raised here."""
+        try:
+            error = None if self.packed is None else pickle.loads(self.packed)
+        except Exception:  # As above: its class may not be found here.
+            error = None
+        if not isinstance(error, Exception):
+            return RuntimeError(f"a helper process failed:\n{self.text}")
+        error.__cause__ = RemoteTraceback(self.text)
+        return error
 
 
 class HelperProcess:
     """A process that runs ``serve(ask, *arguments)``, where ``ask(answer)`` gives an answer and waits for a question.
 
     Args:
-        serve: a function at the top of an importable module; ``ask`` raises EOFError when nobody asks any more.
+        serve: a function at the top of an importable module; ``ask`` raises ``NobodyAsks`` when the other end is gone.
         arguments: its other arguments.
         gl_backend: the OpenGL backend that MuJoCo uses in it; None: none, and none is needed.
     """
@@ -62,19 +131,17 @@ class HelperProcess:
         """Wait for an answer.
 
         Raises:
-            UserError, OSError: the helper raised it.
-            HelperDied: it is gone.
-            RuntimeError: it raised something else; the message holds its own words.
+            Exception: whatever the helper raised, with its traceback there as the cause; RuntimeError with that
+                traceback in place of an exception that cannot travel between processes.
+            WorkerDied: the helper is gone.
         """
         try:
-            answer, error = self._connection.recv()
+            answer, failure = self._connection.recv()
         except (EOFError, OSError):
             code = self._process.wait()
-            raise HelperDied(f"a helper process ended unexpectedly, exit code {code}") from None
-        if isinstance(error, Exception):
-            raise error
-        if error is not None:
-            raise RuntimeError(f"a helper process failed:\n{error}")
+            raise WorkerDied(f"a helper process ended unexpectedly, exit code {code}") from None
+        if failure is not None:
+            raise failure.restored()
         return answer
 
     def close(self) -> None:
@@ -93,22 +160,34 @@ def answered(helpers: Sequence[HelperProcess]) -> list[HelperProcess]:
     return [helper for helper in helpers if helper._connection in ready]
 
 
+class NobodyAsks(Exception):
+    """In a helper: the process that started it has closed the connection, or ended."""
+
+
+@contextlib.contextmanager
+def _talking() -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, BrokenPipeError, ConnectionResetError) as error:
+        raise NobodyAsks from error
+
+
 def _main(file_descriptor: int) -> None:
     connection = Connection(file_descriptor)
 
     def ask(answer: Any) -> Any:
-        connection.send((answer, None))
-        return connection.recv()
+        with _talking():
+            connection.send((answer, None))
+            return connection.recv()
 
     try:
-        serve, arguments = connection.recv()
+        with _talking():
+            serve, arguments = connection.recv()
         serve(ask, *arguments)
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        pass  # Nobody is left to talk to.
-    except (UserError, OSError) as error:
-        connection.send((None, error))
-    except Exception:
-        connection.send((None, traceback.format_exc()))
+    except NobodyAsks:
+        pass
+    except Exception as error:
+        connection.send((None, _Failure.of(error)))
     # Not by returning: OpenGL contexts that are torn down with the interpreter write tracebacks.
     connection.close()
     os._exit(0)

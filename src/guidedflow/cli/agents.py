@@ -1,14 +1,11 @@
 """``guidedflow agents``: the algorithms."""
 
 import dataclasses
-from typing import ClassVar
 
 
 @dataclasses.dataclass(frozen=True)
 class Agents:
     """List the algorithms."""
-
-    interrupted: ClassVar[str] = "interrupted"
 
     def __call__(self) -> int:
         """Print a line an algorithm."""

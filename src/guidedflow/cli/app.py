@@ -79,12 +79,12 @@ def _run(words: list[str]) -> int:
     if words in ([], ["help"], ["data"], ["data", "help"]):
         words = [*(word for word in words if word == "data"), "--help"]
     gc.disable()  # What is imported stays: collecting in between only takes time, a third of what importing JAX takes.
-    command = _parse(words)
+    command = parse(words)
     gc.enable()
     return command()
 
 
-def _parse(words: list[str]) -> Any:
+def parse(words: list[str]) -> Any:
     """One of ``COMMANDS`` with the values of the command line.
 
     Raises:
@@ -133,8 +133,8 @@ def _end_at_once(words: Sequence[str]) -> None:
     # Training answers the signal itself; everything else has nothing to lose.
     if sys.stderr.isatty():
         os.write(2, b"\x1b[?25h\n")  # A progress bar hides the cursor.
-    command = COMMANDS.get(" ".join(words[:2] if words[:1] == ["data"] else words[:1]))
-    os.write(2, f"{command.interrupted if command else 'interrupted'}\n".encode())
+    said = getattr(COMMANDS.get(" ".join(words[: 1 + (words[:1] == ["data"])])), "interrupted", "interrupted")
+    os.write(2, f"{said(words) if callable(said) else said}\n".encode())
     os._exit(130)
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from tyro.conf import Positional
 
@@ -12,8 +12,6 @@ from guidedflow.cli.show import Flag, optional, print_json
 @dataclasses.dataclass(frozen=True)
 class Compare:
     """Show what differs between two runs, in settings and in scores."""
-
-    interrupted: ClassVar[str] = "interrupted"
 
     run_a: Annotated[Positional[Path], optional("RUN_A")]
     """A run's folder."""

@@ -21,6 +21,8 @@ class Evaluate:
     """The run's folder."""
     env: Annotated[str | None, optional("ENV", "the run's task")] = None
     """Evaluate in this environment of your own: a gymnasium id, or module:function that makes one."""
+    agent: Annotated[str | None, optional("MODULE:CLASS")] = None
+    """The class of the run's algorithm, if it is one of your own."""
     episodes: Annotated[int | None, optional("INT", "as in training")] = None
     """Episodes for each policy and seed."""
     checkpoint: str = "latest"
@@ -55,10 +57,11 @@ class Evaluate:
         rows = gf.evaluate(
             self.run,
             env=self.env,
+            agent=self.agent,
             episodes=self.episodes,
             checkpoint=self.checkpoint,
             policy=self.policy,
-            variant=tuple((name, values[0]) for name, values in self.variant.items()) or None,
+            variant={name: values[0] for name, values in self.variant.items()} or None,
             seed=self.seed,
             env_seed=self.env_seed,
             videos=self.videos,
@@ -68,7 +71,7 @@ class Evaluate:
             print_json(rows)
             return 0
         console = make_console()
-        console.print(results_table(rows, over_seeds(rows), width=console.width))
+        console.print(results_table(rows, over_seeds(rows)))
         for path in videos():
             if path.stat().st_mtime_ns != before.get(path):
                 console.print(f"video: {path}", soft_wrap=True)

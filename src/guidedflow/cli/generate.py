@@ -36,12 +36,11 @@ class Generate:
 
     def __call__(self) -> int:
         """Print the paths of what was made."""
-        from guidedflow.suites import find_data_task
+        import guidedflow as gf
 
         asked: dict[str, Any] = {"policy": self.policy, "stand_in": self.stand_in}
-        suite = find_data_task(self.dataset).suite
         with EpisodeBar() as bar:
-            paths = suite.generate(
+            paths = gf.generate(
                 self.dataset,
                 data_dir=self.data_dir,
                 episodes=self.episodes,

@@ -2,20 +2,18 @@
 
 import dataclasses
 import functools
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from tyro.conf import Positional
 
 from guidedflow.cli.show import DATA_DIR, Flag, optional, print_json
-from guidedflow.errors import SettingsError
 
 
 @dataclasses.dataclass(frozen=True)
 class Inspect:
     """Show what is in a data file and what is wrong with it."""
-
-    interrupted: ClassVar[str] = "interrupted"
 
     what: Annotated[Positional[str], optional("TASK_OR_PATH")]
     """A task's id, the name of its data, an npz or HDF5 file, or a Minari data set's folder."""
@@ -26,53 +24,61 @@ class Inspect:
 
     def __call__(self) -> int:
         """Print a table and what was found amiss, which makes the exit status 2."""
+        from guidedflow.data import formats
         from guidedflow.data.inspect import inspect
         from guidedflow.suites import find_data_task
 
-        try:
+        if formats.is_data(self.what):
+            found = inspect(self.what)
+        else:
             task = find_data_task(self.what)
-        except SettingsError:
-            if not Path(self.what).exists() and not self.what.endswith((".npz", ".h5", ".hdf5")):
-                raise
-            report = inspect(Path(self.what))
-        else:
             path = task.suite.find_data(task, self.data_dir)
-            report = inspect(path, functools.partial(task.suite.load, task))
+            load, is_success = functools.partial(task.suite.load, task), task.scored_by == "success"
+            found = inspect(path, load, ends_at_success=is_success)
         if self.json:
-            fields = [field._asdict() for field in report.fields]
-            print_json({**report._asdict(), "path": str(report.path), "fields": fields})
+            fields = [field._asdict() for field in found.fields]
+            returns = None if found.episode_returns is None else found.episode_returns._asdict()
+            print_json({**found._asdict(), "path": str(found.path), "fields": fields, "episode_returns": returns})
         else:
-            _print_report(report)
-        return 2 if report.problems else 0
+            _print(found)
+        return 2 if found.problems else 0
 
 
-def _print_report(report: Any) -> None:
+def _print(found: Any) -> None:
     from rich.table import Table
 
     from guidedflow.training.display import make_console
 
     console = make_console()
-    table = Table("field", "shape", "type", "lowest", "highest", title=str(report.path))
-    for field in report.fields:
+    table = Table("field", "shape", "type", "lowest", "highest", title=str(found.path))
+    for field in found.fields:
         low, high = ("" if value is None else f"{value:.4g}" for value in (field.low, field.high))
         table.add_row(field.name, str(field.shape), field.dtype, low, high)
     console.print(table)
-    console.print(f"made by: {report.made_by}", soft_wrap=True)
-    if report.spec is not None and report.spec["observation_keys"]:
-        keys = ", ".join(f"{name} {tuple(shape)}" for name, shape in report.spec["observation_keys"].items())
-        console.print(f"an observation is, end to end: {keys}", soft_wrap=True)
-    if report.spec is not None and report.spec["action_range"]:
-        low, high = (" ".join(f"{number:g}" for number in bound) for bound in report.spec["action_range"])
-        console.print(f"actions of [-1, 1] stand for {low} to {high}", soft_wrap=True)
-    if report.transitions is not None:
-        shortest, longest = report.episode_lengths
-        console.print(
-            f"{report.transitions:,} transitions in {report.episodes:,} episodes of {shortest} to {longest} steps"
-        )
-        console.print(
-            f"mean reward {report.mean_reward:.4g}, fraction of terminal states {report.success_fraction:.3%}"
-        )
-    for problem in report.problems:
+    for line in _lines(found):
+        console.print(line, soft_wrap=True)
+    for problem in found.problems:
         make_console(stderr=True).print(f"problem: {problem}", style="red", soft_wrap=True)
-    if not report.problems:
+    if not found.problems:
         console.print("no problems found")
+
+
+def _lines(found: Any) -> Iterator[str]:
+    """What is known of the data beside its fields."""
+    yield f"made by: {found.made_by}"
+    spec = found.spec or {"observation_keys": {}, "action_range": None}
+    if spec["observation_keys"]:
+        keys = ", ".join(f"{name} {tuple(shape)}" for name, shape in spec["observation_keys"].items())
+        yield f"an observation is, end to end: {keys}"
+    if spec["action_range"]:
+        low, high = (" ".join(f"{number:g}" for number in bound) for bound in spec["action_range"])
+        yield f"actions of [-1, 1] stand for {low} to {high}"
+    if found.transitions is not None:
+        shortest, longest = found.episode_lengths
+        episodes = f"{found.episodes:,} episodes of {shortest} to {longest} steps"
+        yield f"{found.transitions:,} transitions in {episodes}; {found.terminal_episodes:.1%} end in a terminal state"
+    if found.episode_returns is not None:
+        lowest, mean, highest = (f"{value:.4g}" for value in found.episode_returns)
+        yield f"returns of episodes {lowest} to {highest}, mean {mean}; mean reward {found.mean_reward:.4g}"
+    if found.success_share is not None:
+        yield f"{found.success_share:.1%} of the episodes succeed"

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from tyro.conf import Positional
 
@@ -13,8 +13,6 @@ from guidedflow.errors import SettingsError
 @dataclasses.dataclass(frozen=True)
 class Tasks:
     """List the tasks."""
-
-    interrupted: ClassVar[str] = "interrupted"
 
     match: Annotated[Positional[str], optional("MATCH")] = ""
     """Only tasks in whose id, category or data this is found."""

@@ -5,7 +5,7 @@ import dataclasses
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional
@@ -18,9 +18,6 @@ from guidedflow.errors import Interrupted, RunError, SettingsError
 @dataclasses.dataclass(frozen=True)
 class Train:
     """Train an agent on a task, on an environment of your own, or on your own data."""
-
-    interrupted: ClassVar[str] = "interrupted before the training began; a run's folder that is there already can be \
-continued with --resume"
 
     task: Annotated[Positional[str | None], optional("TASK")] = None
     """A task's id; or data of your own: an npz or HDF5 file, or a Minari data set's folder."""
@@ -48,6 +45,14 @@ continued with --resume"
     """Evaluate beside the training, where a GPU leaves cores free; changes no result."""
     wandb: Annotated[Literal["online", "offline"] | None, optional("{online,offline}")] = None
     """Also log to Weights & Biases."""
+
+    @staticmethod
+    def interrupted(argv: Sequence[str]) -> str:
+        """What to do after Ctrl-C outside of the training, which answers it itself."""
+        folder = value_of(argv, "run_dir")
+        if folder is not None and (Path(folder) / "config.json").exists():
+            return f"interrupted; continue with: guidedflow train --resume {shlex.quote(folder)}"
+        return "interrupted before the training began; the same command begins it again"
 
 
 def with_settings(argv: Sequence[str]) -> type:
@@ -135,7 +140,7 @@ def _train(options: Train, given: dict[str, Any]) -> int:
         else:
             if options.extend_to is not None:
                 raise SettingsError("--extend-to: expected --resume RUN, the run that is to be extended, found none")
-            if options.task is None and options.dataset is None:
+            if options.task is None and options.dataset is None and options.env is None:
                 raise SettingsError("expected TASK, which guidedflow tasks lists, or --dataset PATH, found none")
             chosen: dict[str, Any] = {name: getattr(options, name) for name in ("agent", "preset", "run_dir")}
             run = gf.train(options.task, sweep=options.sweep or None, **chosen, **common, **settings)

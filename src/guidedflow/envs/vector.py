@@ -7,15 +7,23 @@ on all slots at once sees the same numbers for any number of workers.
 import contextlib
 import ctypes
 import gc
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Self
+import pickle
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
-import gymnasium
 import numpy as np
 
+from guidedflow.errors import DataError, SettingsError
 from guidedflow.processes import HelperProcess
-from guidedflow.suites import Task
-from guidedflow.suites.make import make_env
+
+if TYPE_CHECKING:
+    import gymnasium
+
+    from guidedflow.types import ObservationKeys
+
+SUCCESS = ("success", "is_success")
+"""Where an environment's info says whether its goal is reached."""
 
 
 class Reset(NamedTuple):
@@ -33,6 +41,7 @@ class Outcome(NamedTuple):
     """What a slot saw after its command. ``success`` is NaN where the environment does not speak of success."""
 
     observation: np.ndarray
+    """float32, or uint8 if the environment's is; a dictionary's entries end to end."""
     reward: float
     terminated: bool
     truncated: bool
@@ -41,34 +50,57 @@ class Outcome(NamedTuple):
 
 
 class VectorEnv:
-    """``slots`` environments of one task in ``workers`` processes.
+    """``slots`` environments of one kind in ``workers`` processes.
 
     Args:
-        task: the task whose environments are made.
+        make_env: makes one; it is called in the workers, with nothing. A function of a script or a notebook will do.
         slots: how many.
         workers: among how many processes they are divided; never more than slots.
         gl_backend: OpenGL backend (``egl`` or ``osmesa``) for filming and for pixel tasks; None: nothing is drawn.
-        options: passed on to ``make_env``.
+        observation_keys: which entries of a dictionary observation make the vector, as in ``Spec``.
     """
 
-    def __init__(self, task: Task, *, slots: int, workers: int, gl_backend: str | None = None, **options: Any):
+    def __init__(
+        self,
+        make_env: "Callable[[], gymnasium.Env]",
+        *,
+        slots: int,
+        workers: int,
+        gl_backend: str | None = None,
+        observation_keys: "ObservationKeys" = (),
+    ):
+        import cloudpickle
+
         self.slots = slots
         workers = min(workers, slots)
         self._owners = np.arange(slots) % workers
-        shares = np.bincount(self._owners).tolist()
-        self._workers = [HelperProcess(_serve, task, share, options, gl_backend=gl_backend) for share in shares]
+        made, shares = cloudpickle.dumps(make_env), np.bincount(self._owners).tolist()
+        self._workers = [
+            HelperProcess(_serve, made, share, observation_keys, gl_backend=gl_backend) for share in shares
+        ]
         self._are_made = False  # Making them takes seconds, in which the caller has other things to do.
 
-    def exchange(self, commands: Sequence[Command]) -> list[Outcome | None]:
-        """Give every slot its command and wait for what all of them saw; None for slots that did nothing.
+    def wait_until_ready(self) -> None:
+        """Wait until every environment is made.
 
         Raises:
-            RuntimeError: an environment raised, or its process died; the message holds its own words.
+            Exception: what an environment raised while it was made.
+            WorkerDied: its process ended.
         """
         if not self._are_made:
             for worker in self._workers:
                 worker.receive()
             self._are_made = True
+
+    def exchange(self, commands: Sequence[Command]) -> list[Outcome | None]:
+        """Give every slot its command and wait for what all of them saw; None for slots that did nothing.
+
+        Raises:
+            Exception: what an environment itself raised, with the worker's traceback as its cause. All that is left to
+                do then is ``close``.
+            WorkerDied: a worker's process ended.
+        """
+        self.wait_until_ready()
         for i, worker in enumerate(self._workers):
             worker.send([command for command, owner in zip(commands, self._owners, strict=True) if owner == i])
         answers = [iter(worker.receive()) for worker in self._workers]
@@ -86,21 +118,23 @@ class VectorEnv:
         self.close()
 
 
-def _serve(ask: Callable[[Any], Any], task: Task, slots: int, options: dict[str, Any]) -> None:
+def _serve(ask: Callable[[Any], Any], made: bytes, slots: int, keys: "ObservationKeys") -> None:
+    make_env = pickle.loads(made)
     envs = []
     for _ in range(slots):
-        envs.append(_Slot(make_env(task, **options)))
+        envs.append(_Slot(make_env(), keys))
         _return_memory()
     outcomes: list[Outcome | None] = []
     while True:
         commands = ask(outcomes)
-        outcomes = [env.obey(command) for env, command in zip(envs, commands, strict=True)]
+        outcomes = [env.follow(command) for env, command in zip(envs, commands, strict=True)]
 
 
 def _return_memory() -> None:
     """Give back what compiling a model needed: MuJoCo's cache of meshes, and what the C library holds on to."""
-    import mujoco  # Not above: the trainer imports this module, and needs no MuJoCo.
-
+    mujoco = sys.modules.get("mujoco")
+    if mujoco is None:
+        return
     with contextlib.suppress(AttributeError):  # Older releases of MuJoCo have no cache, other C libraries no trim.
         mujoco.mj_clearCache(mujoco.mj_getCache())
     gc.collect()
@@ -109,21 +143,41 @@ def _return_memory() -> None:
 
 
 class _Slot:
-    def __init__(self, env: gymnasium.Env):
+    def __init__(self, env: "gymnasium.Env", keys: "ObservationKeys"):
         self._env = env
+        self._keys = keys
         self._film = False
 
-    def obey(self, command: Command) -> Outcome | None:
+    def follow(self, command: Command) -> Outcome | None:
         if command is None:
             return None
         if isinstance(command, Reset):
             self._film = command.film
-            observation, _ = self._env.reset(seed=command.seed)
+            seen, _ = self._env.reset(seed=command.seed)
             reward, terminated, truncated, success = 0.0, False, False, float("nan")
         else:
-            observation, gained, terminated, truncated, info = self._env.step(command)
-            reward, success = float(gained), float(info.get("success", "nan"))
-        frame = np.asarray(self._env.render()) if self._film else None
-        if observation.dtype != np.uint8:
-            observation = observation.astype(np.float32)
-        return Outcome(observation, reward, bool(terminated), bool(truncated), success, frame)
+            seen, gained, terminated, truncated, info = self._env.step(command)
+            reward = float(gained)
+            success = next((float(info[name]) for name in SUCCESS if name in info), float("nan"))
+        frame = self._picture() if self._film else None
+        return Outcome(self._array(seen), reward, bool(terminated), bool(truncated), success, frame)
+
+    def _array(self, seen: Any) -> np.ndarray:
+        if isinstance(seen, Mapping):
+            if not self._keys:
+                raise DataError(f"observation: expected an array, found a dictionary of {', '.join(map(str, seen))}")
+            from guidedflow.types import flattened  # With JAX, which most workers do without.
+
+            return flattened(seen, self._keys, "observation")
+        array = np.asarray(seen)
+        return array if array.dtype == np.uint8 else array.astype(np.float32)
+
+    def _picture(self) -> np.ndarray:
+        frame = np.asarray(self._env.render())
+        if frame.ndim != 3 or frame.dtype != np.uint8:
+            mode = self._env.render_mode
+            raise SettingsError(
+                f"videos: expected the environment to draw pictures (height, width, 3), found {frame.dtype} of shape "
+                f"{frame.shape}; make it with render_mode='rgb_array' (its render_mode is {mode!r})"
+            )
+        return frame

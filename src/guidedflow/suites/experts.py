@@ -1,16 +1,23 @@
 """Rolls policies: Adroit's experts, of which the published data was made (docs/tasks.md), and stand-ins."""
 
+import functools
 import itertools
-from collections.abc import Callable
-from typing import NamedTuple, Self
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Self
 
-import gymnasium
 import numpy as np
 
-from guidedflow.errors import UserError
+from guidedflow.errors import DataError, SettingsError
 from guidedflow.seeding import derived_seed
-from guidedflow.suites import Task
-from guidedflow.suites.make import make_env
+from guidedflow.suites.suite import Suite, Task
+
+if TYPE_CHECKING:
+    import gymnasium
+
+EPISODES = 100
+"""How many are made if nobody says."""
 
 
 class Recording(NamedTuple):
@@ -44,15 +51,15 @@ class Expert(NamedTuple):
     log_std: np.ndarray
 
     @classmethod
-    def from_arrays(cls, arrays: dict[str, np.ndarray], env: gymnasium.Env, source: str) -> Self:
+    def from_arrays(cls, arrays: dict[str, np.ndarray], env: "gymnasium.Env", source: str) -> Self:
         """The policy in the arrays of a file, for an environment.
 
         Raises:
-            UserError: an array is missing, or has not the size that the environment asks for.
+            DataError: an array is missing, or has not the size that the environment asks for.
         """
         missing = [name for name in cls._fields if name not in arrays]
         if missing:
-            raise UserError(f"{source}: expected a policy's fields {', '.join(cls._fields)}, found no {missing[0]}")
+            raise DataError(f"{source}: expected a policy's fields {', '.join(cls._fields)}, found no {missing[0]}")
         policy = cls(*(arrays[name].astype(np.float64) for name in cls._fields))
         hidden = policy.b0.size
         assert env.observation_space.shape is not None
@@ -64,7 +71,7 @@ class Expert(NamedTuple):
         for name, shape in shapes.items():
             found = getattr(policy, name).shape
             if found != shape:
-                raise UserError(
+                raise DataError(
                     f"{source}: {name}: expected shape {shape} for {env.spec and env.spec.id}, found {found}"
                 )
         return policy
@@ -79,55 +86,114 @@ class Expert(NamedTuple):
 
 def record(
     task: Task,
-    arrays: dict[str, np.ndarray],
+    source: Path,
     *,
-    episodes: int,
+    episodes: int | None,
     seed: int,
-    source: str,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Recording]:
-    """Roll a policy, with its noise, in a task's environment. An episode depends on (seed, its number) alone.
+    """Roll an expert, with its noise, in a task's environment; or take a human's demonstrations as they are.
 
     Args:
-        task: an Adroit task of D4RL or Minari.
-        arrays: the policy's fields, as ``Expert`` has them.
-        episodes: how many.
-        seed: of the starts and the noise.
-        source: what errors call the policy.
-        progress: called with the episodes done and all of them.
+        task: an expert or human task of Adroit, D4RL's or Minari's.
+        source: a file with the fields of ``Expert``, or with D4RL's.
+        episodes: how many; None: 100. Of demonstrations, all are taken.
+        seed: of the starts and the noise; an episode depends on it and its number alone.
+        on_progress: called with the episodes done and all of them.
 
     Raises:
-        UserError: the policy is malformed, or not one for this task.
+        SettingsError: a number is out of its range.
+        DataError: the file is malformed, or not one for this task.
     """
-    env = make_env(task)
-    policy = Expert.from_arrays(arrays, env, source)
+    check_numbers(episodes, seed)
+    arrays = read(source)
+    if is_human(task.dataset):
+        return demonstrations(arrays, str(source))
+    env = task.suite.make_env(task)
+    policy = Expert.from_arrays(arrays, env, str(source))
 
     def begin(rng: np.random.Generator) -> Act:
         return lambda observation: policy(observation, rng.standard_normal(len(policy.log_std)))
 
-    return roll(env, begin, episodes=episodes, seed=seed, progress=progress)
+    return roll(env, begin, episodes=episodes, seed=seed, on_progress=on_progress)
+
+
+def source_of(dataset: str, policy: Path | str | None, makes: Sequence[str]) -> Path:
+    """The file that a data set of Adroit is to be made from.
+
+    Raises:
+        SettingsError: it is no expert or human data of Adroit, or no file was named.
+    """
+    if dataset not in makes:
+        raise SettingsError(f"task: expected an expert or human task of Adroit, found {dataset}")
+    if policy is None:
+        what = "human demonstrations" if is_human(dataset) else "an expert's weights"
+        raise SettingsError(
+            f"policy: expected an npz file of {what} to make {dataset} from (--policy FILE), found none"
+        )
+    return Path(policy)
+
+
+def origin(dataset: str, source: Path) -> str:
+    """What data of Adroit was made from, in words."""
+    return f"{'human' if is_human(dataset) else 'expert'} of {source.name}"
+
+
+def is_human(dataset: str) -> bool:
+    """Whether it is human data, of D4RL (``door-human-v1``) or of Minari (``D4RL/door/human-v2``)."""
+    return "human" in dataset.replace("/", "-").split("-")
+
+
+def made_task(suite: Suite, dataset: str) -> Task:
+    """The task of one of the data sets that a suite makes."""
+    return next(task for task in suite.tasks() if task.dataset == dataset)
+
+
+def read(source: Path) -> dict[str, np.ndarray]:
+    """The arrays of an npz file.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
+    from guidedflow.data.formats import npz
+
+    return npz.read(source)
+
+
+def check_numbers(episodes: int | None, seed: int) -> None:
+    """Raise SettingsError unless there is something to make, of a possible seed."""
+    for name, value, least in (("episodes", EPISODES if episodes is None else episodes, 1), ("seed", seed, 0)):
+        if not isinstance(value, int) or value < least:
+            raise SettingsError(f"{name}: expected at least {least}, found {value!r}")
+
+
+def metadata(algorithm: str, seed: int) -> dict[str, str]:
+    """What a data set made here says of itself."""
+    made_with = {package: version(package) for package in ("guidedflow", "mujoco")}
+    return {"generator": "guidedflow", "algorithm": algorithm, "seed": str(seed), **made_with}
 
 
 def roll(
-    env: gymnasium.Env,
+    env: "gymnasium.Env",
     begin: Callable[[np.random.Generator], Act],
     *,
-    episodes: int,
+    episodes: int | None,
     seed: int,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Recording]:
     """Episodes of an environment. Each depends on (seed, its number) alone.
 
     Args:
         env: from ``make_env``, whose resets depend on their seed alone.
         begin: gives an episode its policy; all its noise is drawn from that generator.
-        episodes: how many.
+        episodes: how many; None: 100.
         seed: of the starts and the noise.
-        progress: called with the episodes done and all of them.
+        on_progress: called with the episodes done and all of them.
     """
     found = []
+    episodes = EPISODES if episodes is None else episodes
     for number in range(episodes):
-        progress(number, episodes)
+        on_progress(number, episodes)
         act = begin(np.random.default_rng(derived_seed(seed, "noise", number)))
         observation, _ = env.reset(seed=derived_seed(seed, "episode", number))
         observations, actions, rewards = [observation], [], []
@@ -139,7 +205,7 @@ def roll(
             actions.append(action)
             rewards.append(float(reward))
         found.append(Recording(np.array(observations), np.array(actions), np.array(rewards), terminated))
-    progress(episodes, episodes)
+    on_progress(episodes, episodes)
     return found
 
 
@@ -158,21 +224,49 @@ def sine_actions(rng: np.random.Generator, size: int) -> Act:
 STAND_INS = {"random": random_actions, "sine": sine_actions}
 
 
+def stand_in(
+    task: Task,
+    actions: str,
+    *,
+    episodes: int | None,
+    seed: int,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[list[Recording], str]:
+    """Episodes of actions that nobody learned, for tests alone, and what is to be said of them.
+
+    Args:
+        task: whose environment they are taken in.
+        actions: a key of ``STAND_INS``.
+        episodes: how many; None: 100.
+        seed: of the starts and the actions; an episode depends on it and its number alone.
+        on_progress: called with the episodes done and all of them.
+
+    Raises:
+        SettingsError: there are no such actions, or a number is out of its range.
+    """
+    if actions not in STAND_INS:
+        raise SettingsError(f"stand_in: expected one of {', '.join(STAND_INS)}, found {actions!r}")
+    check_numbers(episodes, seed)
+    begin = functools.partial(STAND_INS[actions], size=task.action_size)
+    made = roll(task.suite.make_env(task), begin, episodes=episodes, seed=seed, on_progress=on_progress)
+    return made, f"{actions} actions, made for tests; not the published data"
+
+
 def demonstrations(arrays: dict[str, np.ndarray], source: str) -> list[Recording]:
     """The episodes of a file of human demonstrations: D4RL's fields.
 
     An episode's last step is left out: where it led to was not recorded.
 
     Raises:
-        UserError: a field is missing, or no row ends an episode.
+        DataError: a field is missing, or no row ends an episode.
     """
     names = ("observations", "actions", "rewards", "terminals", "timeouts")
     missing = [name for name in names if name not in arrays]
     if missing:
-        raise UserError(f"{source}: expected the fields {', '.join(names)}, found no {missing[0]}")
+        raise DataError(f"{source}: expected the fields {', '.join(names)}, found no {missing[0]}")
     ends = np.flatnonzero((arrays["terminals"] != 0) | (arrays["timeouts"] != 0)) + 1
     if not len(ends):
-        raise UserError(f"{source}: expected terminals or timeouts at the last row of each episode, found none")
+        raise DataError(f"{source}: expected terminals or timeouts at the last row of each episode, found none")
     starts = [0, *ends[:-1]]
     return [
         Recording(

@@ -2,15 +2,20 @@
 
 import abc
 import dataclasses
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
-import gymnasium
-
-from guidedflow.data.dataset import Dataset
+from guidedflow.data.places import default_directory
 from guidedflow.errors import DataError, SettingsError
-from guidedflow.types import Spec
+from guidedflow.opengl import gl_backend, needed_backend
+
+if TYPE_CHECKING:  # Workers make environments from suites, and need neither JAX nor, before that, gymnasium.
+    import gymnasium
+
+    from guidedflow.data.dataset import Dataset
+    from guidedflow.types import Spec
 
 SuccessTiming = Literal["post", "pre"]
 
@@ -35,11 +40,26 @@ class Task:
     """Of what the score is made: the success rate, or the return (normalised where there are reference returns)."""
     frame_stack: int = 1
     """How many of the last frames make an observation."""
+    needs_opengl: bool = False
+    """Whether its environment cannot even be reset without OpenGL."""
 
     @property
     def is_visual(self) -> bool:
-        """Whether it is seen in pictures, which need an OpenGL backend to be drawn."""
+        """Whether it is seen in pictures."""
         return len(self.observation_shape) == 3
+
+    def gl_backend(self, *, films: bool = False) -> str | None:
+        """The OpenGL backend that the processes of its environments are given; None where nothing is drawn.
+
+        Args:
+            films: whether episodes are filmed. Without a backend none can be; that is no error here.
+
+        Raises:
+            SettingsError: the environment cannot do without, and none works here.
+        """
+        if self.needs_opengl:
+            return needed_backend(self.id)
+        return gl_backend() if films or self.is_visual else None
 
 
 class Protocol(NamedTuple):
@@ -61,18 +81,23 @@ class Protocol(NamedTuple):
 class Suite(abc.ABC):
     """A benchmark: its tasks, environments, data, rewards, scores and published protocol.
 
-    An out-of-tree suite is a class with a constructor without arguments, named by an entry point of the group
-    ``guidedflow.suites``.
+    A suite is a class with a constructor without arguments, named in ``SUITES`` or, from another package, by an entry
+    point of the group ``guidedflow.suites``. Only ``tasks`` and ``make_env`` have to be written: by default a task's
+    data is one npz file, ``<dataset>.npz``, that brings its rewards along.
     """
 
     name: ClassVar[str]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Tasks travel to worker processes, and their suite with them: by its name, not with all its other tasks.
+        return type(self), ()
 
     @abc.abstractmethod
     def tasks(self) -> tuple[Task, ...]:
         """Every task, in the order in which they are listed."""
 
     @abc.abstractmethod
-    def make_env(self, task: Task, *, success_timing: SuccessTiming = "post", **options: Any) -> gymnasium.Env:
+    def make_env(self, task: Task, *, success_timing: SuccessTiming = "post", **options: Any) -> "gymnasium.Env":
         """The task's environment; its resets depend on nothing but their seed. Called in worker processes.
 
         Args:
@@ -86,38 +111,73 @@ class Suite(abc.ABC):
         """The task of that id or alias, None if there is none."""
         return next((task for task in self.tasks() if task.id == name), None)
 
-    @abc.abstractmethod
+    def folders(self, data_dir: Path | None = None) -> list[Path]:
+        """Where data is looked for, in this order, and put, into the first: ``data_dir`` alone if it is given."""
+        return [default_directory() if data_dir is None else data_dir]
+
+    def file(self, task: Task) -> str:
+        """The name of the task's data file, or of its folder."""
+        return f"{task.dataset}.npz"
+
+    def commands(self, task: Task) -> list[str]:
+        """The commands that get the task's data, the quickest first; none if the user has to bring it."""
+        return []
+
     def find_data(self, task: Task, data_dir: Path | None = None) -> Path:
         """Where the task's data lies.
+
+        Args:
+            task: one of ``tasks``.
+            data_dir: the only folder to look into; None: those of ``folders``.
 
         Raises:
             DataError: there is none; the message names the commands that would get it.
         """
+        searched = self.folders(data_dir)
+        for folder in searched:
+            if (folder / self.file(task)).exists():
+                return folder / self.file(task)
+        where = f" --data-dir {shlex.quote(str(data_dir))}" if data_dir is not None else ""
+        ways = " or ".join(f"`{command}{where}`" for command in self.commands(task))
+        remedy = f"get it with {ways}" if ways else "put it there"
+        looked = " or ".join(str(folder) for folder in searched)
+        raise DataError(f"{self.file(task)}: expected in {looked}, found nothing; {remedy}")
 
     def has_data(self, task: Task, data_dir: Path | None = None) -> bool:
         """Whether the task's data is here."""
-        try:
-            self.find_data(task, data_dir)
-        except DataError:
-            return False
-        return True
+        return any((folder / self.file(task)).exists() for folder in self.folders(data_dir))
 
-    @abc.abstractmethod
-    def load(self, task: Task, path: Path) -> Dataset:
+    def load(self, task: Task, path: Path) -> "Dataset":
         """The data in a file, with this task's rewards as it is trained on.
 
         Raises:
             DataError: it is missing, malformed or another task's.
         """
+        from guidedflow.data import formats
+
+        return self.for_training(task, formats.load(path), path)
+
+    def for_training(self, task: Task, dataset: "Dataset", path: Path) -> "Dataset":
+        """Data with the environment's own rewards as ``load`` gives it: checked, and with ``training_reward``.
+
+        Raises:
+            DataError: as ``check``.
+        """
+        self.check(task, dataset.spec, str(path))
+        return dataclasses.replace(dataset, rewards=self.training_reward(task, dataset.rewards))
 
     def fetch(self, task: Task, data_dir: Path | None = None) -> Sequence[Path]:
-        """Download the task's published data, and return its files.
+        """Download the task's published data, and return its files; those that are there are kept.
 
         Raises:
             SettingsError: this suite publishes none.
             DataError: it cannot be downloaded.
         """
         raise SettingsError(f"{task.id}: expected a task whose data is published, found one of {self.name}")
+
+    def makes(self) -> tuple[str, ...]:
+        """The names of data that ``generate`` makes."""
+        return ()
 
     def generate(
         self,
@@ -132,12 +192,22 @@ class Suite(abc.ABC):
     ) -> Sequence[Path]:
         """Make data on this machine, and return its files.
 
+        Args:
+            dataset: one of ``makes``.
+            data_dir: where the data goes; None: into the first of ``folders``.
+            episodes: how many; None: as many as were published, or 100.
+            workers: processes; None: one a core. Changes no byte of the data.
+            seed: an episode depends on it and on the episode's number alone.
+            on_progress: called with the episodes done and all of them.
+            options: of the suite.
+
         Raises:
-            SettingsError: this suite cannot make that data.
+            SettingsError: this suite cannot make that data, or an argument is not possible.
+            DataError: other data is there already.
         """
         raise SettingsError(f"{dataset}: expected data that can be made here, found data of {self.name}")
 
-    def check(self, task: Task, spec: Spec, source: str) -> None:
+    def check(self, task: Task, spec: "Spec", source: str) -> None:
         """Check that data of this spec was recorded in the task's environment.
 
         Args:
@@ -154,7 +224,7 @@ class Suite(abc.ABC):
         )
         for name, found, expected in shapes:
             if found != expected:
-                raise DataError(f"{source}: {name}: expected shape {expected} a step, as {task.id} has, found {found}")
+                raise DataError(f"{source}: {name}: expected {expected} a row, as {task.id} has, found {found}")
 
     def score(self, task: Task, success: float, mean_return: float) -> float:
         """The published score: 100 times the success rate, unless the suite has another one."""
@@ -169,5 +239,17 @@ class Suite(abc.ABC):
         return reward
 
     def published_settings(self, method: str, task: Task) -> Mapping[str, float | int | str] | None:
-        """The settings that a method's authors tuned for the task; None if there are none."""
+        """The settings that a method's authors tuned for the task; None if there are none.
+
+        Args:
+            method: a published method, ``gfp`` or ``gfp-advantage`` for instance.
+            task: one of ``tasks``.
+        """
         return None
+
+
+def refuse(options: Mapping[str, Any], dataset: str) -> None:
+    """Raise SettingsError for an option of ``Suite.generate`` that the data has no use for; None is none."""
+    for name, value in options.items():
+        if value is not None:
+            raise SettingsError(f"{name}: expected none to make {dataset}, which has no such option, found {value!r}")

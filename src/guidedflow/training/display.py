@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import rich.progress_bar
 from rich.box import SIMPLE
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -68,7 +68,7 @@ def _measure(rows: Sequence[Row]) -> tuple[str, Any]:
 
     if all(math.isclose(row["score"], 100 * row["success"], abs_tol=1e-9) for row in rows):
         return "success", lambda mine: f"{mean(mine, 'success'):.0%}"
-    if all(row["score"] == row["mean_return"] for row in rows):
+    if all(math.isclose(row["score"], row["mean_return"]) for row in rows):
         return "return", lambda mine: f"{mean(mine, 'mean_return'):.1f}"
     return "score", lambda mine: f"{mean(mine, 'score'):.1f}"
 
@@ -90,7 +90,8 @@ class ProgressBar:
         self._live: Live | None = None
         self._draws = drawn or self._console.is_terminal
         self._picture = _Picture()
-        self._last_line = (0, 0.0, "")
+        self._before: Progress | None = None
+        self._printed: Progress | None = None
 
     def on_progress(self, progress: Progress) -> None:
         """Show where the run is."""
@@ -118,22 +119,24 @@ class ProgressBar:
             self._live = None
 
     def _print_line(self, progress: Progress) -> None:
-        step, elapsed, phase = self._last_line
-        changed = progress.phase != phase
-        due = progress.step - step >= progress.steps / 10 or progress.elapsed - elapsed >= LINE_EVERY
-        if progress.phase == "compiling" and changed and progress.step:
+        is_new = self._before is None or self._before.phase != progress.phase
+        self._before, self._printed = progress, self._printed or progress
+        if progress.phase == "stopping" and is_new:
+            text = _detail(progress)
+        elif progress.phase == "compiling" and is_new and progress.step:
             text = "continuing from here"
-        elif progress.phase == "stopping" and changed:
-            text = _detail(progress)
-        elif progress.phase in ("training", "evaluating") and due:
-            text = _detail(progress)
-            if progress.phase == "training":
-                text = f"{progress.updates_per_second:,.0f} updates/s  {text}"
+        elif progress.phase in ("training", "evaluating") and _is_line_due(self._printed, progress):
+            rate = f"{progress.updates_per_second:,.0f} updates/s  " if progress.phase == "training" else ""
+            text = rate + _detail(progress)
         else:
-            self._last_line = (step, elapsed, progress.phase)
             return
-        self._last_line = (progress.step, progress.elapsed, progress.phase)
+        self._printed = progress
         self._console.print(f"{_place(progress.step, progress, timed=True)}: {text.rstrip()}", soft_wrap=True)
+
+
+def _is_line_due(printed: Progress, progress: Progress) -> bool:
+    is_tenth = progress.step - printed.step >= progress.steps / 10
+    return is_tenth or progress.elapsed - printed.elapsed >= LINE_EVERY
 
 
 class _Picture:
@@ -161,11 +164,13 @@ class _Picture:
 def _bar_line(progress: Progress, rate: float, since: float, width: int) -> Table:
     """How far the run is, a bar, and the time left; the rate and the time elapsed where there is room for them."""
     done, total, unit = progress.step, progress.steps, "steps"
-    if progress.phase == "evaluating" and not total:  # An evaluation alone, without training.
+    if progress.phase == "evaluating" and done == total and progress.episodes_total:  # No steps are to come.
         done, total, unit = progress.episodes_done, progress.episodes_total, "episodes"
     count = f"{done:,}/{total:,}"
     left = "" if progress.seconds_left is None else f"{duration(progress.seconds_left - since)} left"
     room = width - len(count) - len(left) - 2 - _SHORTEST_BAR
+    if room < 0:
+        count = f"{done / max(total, 1):.0%}"
     extras = {"unit": unit, "rate": f"{rate:,.0f}/s" if rate else "", "elapsed": ""}
     extras["elapsed"] = f"{duration(progress.elapsed + since)} elapsed"
     for name, text in extras.items():
@@ -208,34 +213,47 @@ def _place(step: int, progress: Progress, *, timed: bool = False) -> str:
 # ------------------------------------------------------------------------------------------------------- results
 
 
-def results_table(rows: Sequence[Row], summary_rows: Sequence[Row], *, width: int | None = None) -> Table:
+def results_table(rows: Sequence[Row], summary_rows: Sequence[Row]) -> ConsoleRenderable:
     """What an evaluation found: a row a policy and seed, then their means; of a sweep, the ranking of its variants.
+
+    Where the terminal is narrow, the least important columns are left out.
 
     Args:
         rows: of one evaluation, as in evaluations.csv.
         summary_rows: their means over the seeds, best variant first (``runs.summary.over_seeds``).
-        width: columns of the terminal; what does not fit is left out, the least important first. None: any number.
     """
-    swept = len({row["variant"] for row in rows}) > 1
-    seeds = max((row["seeds"] for row in summary_rows), default=1)
-    has_success = any(not math.isnan(row["success"]) for row in rows)
-    is_return = all(row["score"] == row["mean_return"] for row in rows)
-    is_scored = not is_return and any(not math.isclose(row["score"], 100 * row["success"]) for row in rows)
-    # Each seed's figures of a sweep are in evaluations.csv: the table is the ranking.
-    parts = [[(row, str(row["seed"])) for row in rows]] if not swept else []
-    if swept or seeds > 1:
-        name = f"mean of {seeds}" if seeds > 1 else str(rows[0]["seed"])
-        parts.append([(row, name) for row in summary_rows])
-    columns = ["variant"] * swept + ["policy", "seed"] + ["score"] * is_scored + ["success"] * has_success
-    columns += ["mean return", "episodes"]
-    for left_out in ((), ("episodes",), ("episodes", "mean return"), ("episodes", "mean return", "seed")):
-        shown = [name for name in columns if name not in left_out or (name == "mean return" and not has_success)]
-        forms: tuple[_Form, ...] = ("long", "short", "bare") if left_out[2:] else ("long", "short")
-        for form in forms:
-            table = _table(parts, shown, form)
-            if width is None or Console(width=1000).measure(table).maximum <= width:
-                return table
-    return table
+    return _Results(rows, summary_rows)
+
+
+class _Results:
+    def __init__(self, rows: Sequence[Row], summary_rows: Sequence[Row]):
+        is_sweep = len({row["variant"] for row in rows}) > 1
+        seeds = max((row["seeds"] for row in summary_rows), default=1)
+        self._has_success = any(not math.isnan(row["success"]) for row in rows)
+        # Each seed's figures of a sweep are in evaluations.csv: the table is the ranking.
+        self._parts = [] if is_sweep else [[(row, str(row["seed"])) for row in rows]]
+        if is_sweep or seeds > 1:
+            name = f"mean of {seeds}" if seeds > 1 else str(rows[0]["seed"])
+            self._parts.append([(row, name) for row in summary_rows])
+        columns = {"variant": is_sweep, "policy": True, "seed": True, "score": _measure(rows)[0] == "score"}
+        columns |= {"success": self._has_success, "mean return": True, "episodes": True}
+        self._columns = [name for name, is_shown in columns.items() if is_shown]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield self.fitting(options.max_width)
+
+    def fitting(self, width: int) -> Table:
+        """The table with as much as fits on so many columns of a terminal."""
+        left_out: tuple[str, ...] = ()
+        for name in ("", "episodes", "mean return", "seed"):
+            left_out += (name,) if name != "mean return" or self._has_success else ()
+            shown = [column for column in self._columns if column not in left_out]
+            forms: tuple[_Form, ...] = ("long", "short", "bare") if name == "mean return" else ("long", "short")
+            for form in forms:
+                table = _table(self._parts, shown, form)
+                if Console(width=1000).measure(table).maximum <= width:
+                    return table
+        return _table(self._parts, shown, "bare")
 
 
 def _table(parts: Sequence[Sequence[tuple[Row, str]]], columns: Sequence[str], form: _Form) -> Table:

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import h5py
 import numpy as np
@@ -21,6 +21,7 @@ KNOWN = (*FIELDS, "finals", "terminated", "success", "frame_stack")
 _KINDS = (h5py.Dataset, h5py.Group)
 
 
+@runtime_checkable
 class Episode(Protocol):
     """T steps: what ``write`` writes."""
 
@@ -96,28 +97,13 @@ def recordings(path: Path) -> Iterator[Recording]:
     yield Recording(str(path), read(path, REQUIRED), is_episode=False)
 
 
-def load(path: Path, frame_stack: int | None = None, *, is_antmaze: bool | None = None) -> Dataset:
-    """The data set in a file of the user's own; or, if ``is_antmaze`` is said, in a D4RL file, by D4RL's rules.
+def load(path: Path, frame_stack: int | None = None) -> Dataset:
+    """The data set in a file with the fields of ``Dataset.from_arrays``.
 
     Raises:
         DataError: as ``read``, a field is malformed, no row ends an episode, or none is a transition.
     """
-    if is_antmaze is None:
-        return dataset_of(read(path, REQUIRED), path, metadata(path), frame_stack)
-    arrays = check_fields(read(path, FIELDS, ()), str(path))
-    terminal, timeout = arrays["terminals"], arrays["timeouts"]
-    ends = close_last(timeout if is_antmaze else timeout | terminal, str(path))
-    keep_last = terminal & ~timeout
-    keep_last[-1:] = False
-    return Dataset.from_rows(
-        arrays["observations"],
-        arrays["actions"],
-        arrays["rewards"] - np.float32(is_antmaze),
-        masks=1.0 - terminal.astype(np.float32),
-        ends=ends,
-        keep_last=keep_last,
-        source=str(path),
-    )
+    return dataset_of(read(path, REQUIRED, KNOWN), path, metadata(path), frame_stack)
 
 
 def flat(episodes: Sequence[Episode]) -> dict[str, np.ndarray]:

@@ -1,24 +1,16 @@
 """Minari's data sets, read through the minari package (docs/tasks.md, "Minari")."""
 
-import contextlib
-import io
 import json
-import os
-import re
-import shutil
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from guidedflow.data.dataset import Dataset
-from guidedflow.data.download import locked
 from guidedflow.data.formats.format import Recording, dataset_of
-from guidedflow.data.formats.hdf5 import Episode
-from guidedflow.data.places import folders
-from guidedflow.errors import DataError, UserError
+from guidedflow.errors import DataError
 from guidedflow.types import named
 
 SUFFIXES: tuple[str, ...] = ()
@@ -108,96 +100,6 @@ def recordings(path: Path) -> Iterator[Recording]:
         yield Recording(f"{path}: episode {episode.id}", named({**fields, "terminals": episode.terminations}), True)
 
 
-def fetch(dataset: str, data_dir: Path | None) -> Path:
-    """Download a data set of Minari's server unless it is there, and return its folder.
-
-    The server is the package's own, or the one that ``MINARI_REMOTE`` names. The data set is downloaded into a hidden
-    folder of the same root, and takes its name once all of it has been read. A call that fails or is killed leaves
-    nothing under that name; the next one starts anew.
-
-    Raises:
-        UserError: it cannot be downloaded, or the one that is there is damaged.
-    """
-    remote = os.environ.get("MINARI_REMOTE", "hf://farama-minari")
-    if not re.fullmatch(r"(hf|gcp)://.+", remote):
-        raise UserError(f"MINARI_REMOTE: expected hf://NAME or gcp://NAME, found {remote!r}")
-    (root,) = folders("minari", data_dir)
-    path = root / dataset
-    if path.exists():
-        return _there(path)
-    with _aside(root, dataset) as (aside, made):
-        if path.exists():  # Another process was faster.
-            return _there(path)
-        with warnings.catch_warnings(record=True) as told:
-            warnings.simplefilter("always")
-            try:
-                # The package prints the folder that is about to vanish.
-                with _root(aside), contextlib.redirect_stdout(io.StringIO()):
-                    import minari
-
-                    minari.download_dataset(dataset)
-                read(made)
-            except Exception as error:  # The package passes on whatever its servers' libraries raise.
-                reason = _reason(error, told).replace(str(made), "what came")
-                advice = "" if isinstance(error, ImportError) else "; try again later"  # The reason names the command.
-                raise UserError(f"{path}: not downloaded: {reason}{advice}") from error
-        _put(made, path)
-    return path
-
-
-def write(
-    dataset: str,
-    data_dir: Path | None,
-    episodes: Sequence[Episode],
-    *,
-    environment: str,
-    reference: tuple[float, float],
-    metadata: Mapping[str, str],
-) -> Path:
-    """Write episodes as a local Minari data set, and return its folder; it is there whole or not at all.
-
-    Raises:
-        UserError: it exists already.
-    """
-    import gymnasium
-    import minari
-    from minari.data_collector import EpisodeBuffer
-
-    (root,) = folders("minari", data_dir)
-    path = root / dataset
-    buffers = [
-        EpisodeBuffer(
-            id=number,
-            observations=list(episode.observations),
-            actions=list(episode.actions),
-            rewards=episode.rewards.tolist(),
-            terminations=[*[False] * (len(episode.rewards) - 1), episode.terminated],
-            truncations=[*[False] * (len(episode.rewards) - 1), not episode.terminated],
-        )
-        for number, episode in enumerate(episodes)
-    ]
-    with _aside(root, dataset) as (aside, made):
-        if path.exists():
-            remedy = "name another --data-dir or remove it"
-            raise UserError(f"{path}: expected a new folder, found one that exists; {remedy}")
-        with _root(aside), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Of metadata that a local set need not have.
-            first = episodes[0]
-            minari.create_dataset_from_buffers(
-                dataset,
-                buffers,
-                env=environment,
-                observation_space=gymnasium.spaces.Box(-np.inf, np.inf, first.observations.shape[1:], np.float64),
-                action_space=gymnasium.spaces.Box(-1.0, 1.0, first.actions.shape[1:], np.float32),
-                ref_min_score=reference[0],
-                ref_max_score=reference[1],
-                algorithm_name=metadata.get("algorithm"),
-                description=json.dumps(dict(metadata)),
-            )
-        _put(made, path)
-    return path
-
-
 def metadata(path: Path) -> dict[str, Any] | None:
     """What a data set made by ``guidedflow data generate`` says of itself; None for any other."""
     try:
@@ -205,58 +107,6 @@ def metadata(path: Path) -> dict[str, Any] | None:
     except (TypeError, ValueError):
         return None
     return found if isinstance(found, dict) and found.get("generator") == "guidedflow" else None
-
-
-def _there(path: Path) -> Path:
-    """A data set that is there already is not touched, even if it is no good: it may be the user's own."""
-    try:
-        read(path)
-    except UserError as error:
-        raise UserError(f"{error}; move it away to download it anew") from error
-    return path
-
-
-@contextlib.contextmanager
-def _aside(root: Path, dataset: str) -> Iterator[tuple[Path, Path]]:
-    """A hidden root in which one process at a time makes a data set, and the folder that this will have there."""
-    aside = root / ".partial" / dataset.replace("/", "-")
-    aside.parent.mkdir(parents=True, exist_ok=True)
-    with locked(aside):
-        shutil.rmtree(aside, ignore_errors=True)  # What a killed call left.
-        try:
-            yield aside, aside / dataset
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
-
-
-def _reason(error: Exception, told: Sequence[warnings.WarningMessage]) -> str:
-    """Why a download failed, in one line: the error and its cause, and what the package skipped before it."""
-    if isinstance(error, json.JSONDecodeError):
-        return "the server's answer is no JSON; a web page perhaps"
-    causes = [str(found) or type(found).__name__ for found in (error, error.__cause__) if found is not None]
-    skipped = [str(warning.message) for warning in told if str(warning.message).startswith("Skipping ")]
-    return "; ".join(" ".join(said.split())[:250] for said in dict.fromkeys([*causes, *skipped]))
-
-
-def _put(made: Path, path: Path) -> None:
-    for file in (found for found in made.rglob("*") if found.is_file()):
-        with file.open("rb") as opened:
-            os.fsync(opened.fileno())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(made, path)
-
-
-@contextlib.contextmanager
-def _root(folder: Path) -> Iterator[None]:
-    """The minari package knows where its data lies by an environment variable alone."""
-    before = os.environ.get("MINARI_DATASETS_PATH")
-    os.environ["MINARI_DATASETS_PATH"] = str(folder)
-    try:
-        yield
-    finally:
-        os.environ.pop("MINARI_DATASETS_PATH")
-        if before is not None:
-            os.environ["MINARI_DATASETS_PATH"] = before
 
 
 def stored_episodes(path: Path) -> Any:

@@ -1,6 +1,5 @@
 """OGBench's data files: one npz of flat arrays per family and split (docs/tasks.md, "OGBench")."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,42 +8,29 @@ import numpy as np
 
 from guidedflow.data.dataset import Dataset, check_fields, check_finite, close_last
 from guidedflow.data.formats import npz
-from guidedflow.errors import UserError
+from guidedflow.errors import DataError
 
-SIMULATOR_FIELDS = ("qpos", "qvel", "button_states")
+FIELDS = ("observations", "actions", "terminals")
 
 
-def rows(
-    path: Path, *, simulator: bool = True, on_notice: Callable[[str], None] = lambda _: None
-) -> dict[str, np.ndarray]:
-    """The checked arrays of an OGBench file: observations, actions, terminals, and the simulator's state if stored.
-
-    Args:
-        path: the file.
-        simulator: whether the simulator's state is wanted.
+def rows(path: Path) -> dict[str, np.ndarray]:
+    """The checked arrays of an OGBench file: observations, actions and terminals.
 
     Raises:
-        UserError: as ``npz.read``, or a field is missing or malformed.
+        DataError: as ``npz.read``, or a field is missing or malformed.
     """
-    arrays = npz.read(path, lambda name: simulator or name not in SIMULATOR_FIELDS, on_notice)
-    missing = [name for name in ("observations", "actions", "terminals") if name not in arrays]
-    if missing:
-        found = ", ".join(sorted(arrays)) or "no arrays"
-        raise UserError(f"{path}: expected the fields observations, actions, terminals, found {found}")
-    fields = {name: arrays[name] for name in ("observations", "actions", "terminals")}
-    checked = check_fields(fields, str(path))
-    for name in SIMULATOR_FIELDS:
-        if name in arrays:
-            _check_length(name, len(arrays[name]), checked["observations"], path)
-            check_finite(arrays[name], name, str(path))
-            checked[name] = arrays[name]
+    arrays = npz.read(path, lambda name: name in FIELDS)
+    if len(arrays) < len(FIELDS):
+        found = ", ".join(sorted(arrays)) or "none of them"
+        raise DataError(f"{path}: expected the fields {', '.join(FIELDS)}, found {found}")
+    checked = check_fields(arrays, str(path))
     _check_episodes(checked["terminals"], str(path))
     return checked
 
 
 def _check_length(name: str, length: int, observations: np.ndarray, path: Path) -> None:
     if length != len(observations):
-        raise UserError(f"{path}: {name}: expected {len(observations)} rows as in observations, found {length}")
+        raise DataError(f"{path}: {name}: expected {len(observations)} rows as in observations, found {length}")
 
 
 def _check_episodes(terminals: np.ndarray, source: str) -> None:
@@ -52,7 +38,7 @@ def _check_episodes(terminals: np.ndarray, source: str) -> None:
     ends = close_last(terminals, source)
     again = np.flatnonzero(ends[1:] & ends[:-1]) + 1
     if len(again):
-        raise UserError(
+        raise DataError(
             f"{source}: terminals: expected episodes of at least 2 rows, found one that ends in row {again[0]}, right "
             f"after another's end ({len(again)} such)"
         )
@@ -62,7 +48,6 @@ def load(
     path: Path,
     label: Callable[[dict[str, np.ndarray]], Any],
     frame_stack: int = 1,
-    on_notice: Callable[[str], None] = lambda _: None,
 ) -> Dataset:
     """The data set of one single-task environment: its rewards and masks are computed from the simulator's states.
 
@@ -72,29 +57,23 @@ def load(
         path: the file.
         label: gives the simulator's states their ``rewards`` and ``masks``.
         frame_stack: see ``Dataset``.
-        on_notice: see ``npz.read``.
 
     Raises:
-        UserError: as ``rows``, or the file lacks the simulator's states, or has another environment's.
+        DataError: as ``rows``, or the file lacks the simulator's states, or has another environment's.
     """
     # First, and alone: the states need as much memory as everything that is kept.
     states = npz.read(path, lambda name: name in ("qpos", "button_states"))
     if "qpos" not in states:
-        raise UserError(f"{path}: expected qpos, from which the task's rewards are computed; it is not in the file")
+        raise DataError(f"{path}: expected qpos, from which the task's rewards are computed; it is not in the file")
     for name, array in states.items():
         check_finite(array, name, str(path))
     try:
         labels = label(states)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    except RuntimeError as error:
-        last = str(error).strip().splitlines()[-1]
-        raise UserError(
-            f"{path}: expected simulator states of the task's environment; labelling them failed: {last}"
-        ) from error
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
     lengths = {name: len(array) for name, array in states.items()}
     del states
-    arrays = rows(path, simulator=False, on_notice=on_notice)
+    arrays = rows(path)
     for name, length in lengths.items():
         _check_length(name, length, arrays["observations"], path)
     terminals = arrays["terminals"]
@@ -108,13 +87,3 @@ def load(
         frame_stack=frame_stack,
         source=str(path),
     )
-
-
-def metadata(path: Path) -> dict[str, Any] | None:
-    """What a file made by ``guidedflow data generate`` says of itself; None for any other, the published ones too."""
-    with np.load(path, allow_pickle=False) as file:
-        try:
-            found = json.loads(str(file["metadata"]))
-        except (KeyError, ValueError):
-            return None
-    return found if isinstance(found, dict) and found.get("generator") == "guidedflow" else None
