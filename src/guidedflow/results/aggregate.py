@@ -120,8 +120,8 @@ def as_markdown(statistics: Statistics, shared: str) -> str:
 
 LEGEND = (
     "Scores are divided by 100. Brackets: 95% interval of a bootstrap that draws runs within each task (2000 times), "
-    "widened where the runs agree better than their episodes can show; none where a task has a single run. Methods that "
-    "cover other tasks cannot be ranked by these figures."
+    "widened where the runs agree better than their episodes can show; none where a task has a single run. Methods "
+    "that cover other tasks cannot be ranked by these figures."
 )
 
 

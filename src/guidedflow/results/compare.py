@@ -177,13 +177,13 @@ def _pair(variants: tuple[Variant, Variant], policy: str, a: By_seed, b: By_seed
 def as_terminal(comparison: Comparison, names: tuple[str, str]) -> Any:
     """As something that a rich console prints."""
     from rich.console import Group
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
     def text(content: str) -> Text:
         return Text(printable(content))
 
-    settings = Table("setting", *map(text, names), title="what differs")
+    settings = Table("setting", *(Column(text(name)) for name in names), title="what differs")
     for difference in comparison.differences:
         settings.add_row(*map(text, difference))
     results = Table("policy", "step", "seeds", "A", "B", "B - A [95% interval]", "p", title="scores")

@@ -86,7 +86,7 @@ def in_words(name: str, found: Any, expected: Any) -> str:
 def brief(name: str, value: Any) -> str:
     """A setting's value in few characters."""
     if isinstance(value, list | tuple):
-        return ("x" if name == "hidden" else " ").join(map(str, value))
+        return ("x" if name == "hidden" else " ").join(brief(name, item) for item in value)
     if isinstance(value, float):
         return repr(value).removesuffix(".0")
     return f"{value:_}".replace("_", ",") if isinstance(value, int) and not isinstance(value, bool) else str(value)

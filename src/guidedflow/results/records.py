@@ -184,7 +184,7 @@ def read_evaluations(folder: RunFolder, config: RunConfig, notes: list[str]) -> 
         if known is None or row["episodes"] > known.episodes:
             by_step[row["step"]] = Evaluation(row["step"], row["episodes"], _score(row, score))
     if left_out:
-        notes.append(f"{path}: {left_out} evaluations without a finite score are left out")
+        notes.append(f"{path}: left out {left_out} row{'s' * (left_out > 1)} without a finite score")
     if not found:
         notes.append(f"{folder.path}: no evaluation yet, so it has no score")
     return {key: tuple(by_step[step] for step in sorted(by_step)) for key, by_step in found.items()}
