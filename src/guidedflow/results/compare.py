@@ -164,14 +164,14 @@ def _steps(a: By_seed, b: By_seed) -> tuple[int, int] | None:
 def _pair(variants: tuple[Variant, Variant], policy: str, a: By_seed, b: By_seed, steps: tuple[int, int]) -> Paired:
     seeds = sorted(seed for seed in set(a) & set(b) if steps[0] in a[seed] and steps[1] in b[seed])
     x, y = ([found[seed][step] for seed in seeds] for found, step in zip((a, b), steps, strict=True))
-    difference = np.array([after.value - before.value for before, after in zip(x, y, strict=True)])
+    difference = np.array([two.value - one.value for one, two in zip(x, y, strict=True)])
     n, p_value = len(seeds), math.nan
     # Scores are rounded in the files; what differs by less than that does not differ.
     if n > 1 and (error := float(difference.std(ddof=1)) / math.sqrt(n)) > 1e-9:
         p_value = 2 * float(stdtr(n - 1, -abs(float(difference.mean())) / error))
-    means = [float(np.mean([score.value for score in scores])) for scores in (x, y)]
-    mean = float(difference.mean())
-    return Paired(variants, policy, steps, tuple(seeds), *means, mean, *paired_interval(x, y), p_value)
+    before, after = (float(np.mean([score.value for score in scores])) for scores in (x, y))
+    mean, (low, high) = float(difference.mean()), paired_interval(x, y)
+    return Paired(variants, policy, steps, tuple(seeds), before, after, mean, low, high, p_value)
 
 
 def as_terminal(comparison: Comparison, names: tuple[str, str]) -> Any:

@@ -24,7 +24,7 @@ DPI = 100
 # In inches.
 EDGE, ROW_OF_TEXT, GAP = 0.15, 0.17, 0.1
 CHARACTERS_AN_INCH = 14
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # Text stays text.
     "svg.hashsalt": "guidedflow",  # The same runs give the same file.
     "font.size": 9,
