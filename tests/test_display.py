@@ -83,6 +83,13 @@ def test_bar_and_time_left_are_there_at_any_width(width):
     assert detail.startswith("critic 0.0123  actor -1.5")
 
 
+def test_before_the_first_evaluation_the_time_left_is_that_of_the_steps_at_least():
+    bar, _ = picture(Progress(1_000, 25_000, "training", 10, None, 100.0, LOSSES), 40)
+    assert ">4:00 left" in bar
+    bar, _ = picture(Progress(0, 25_000, "compiling", 3), 40)
+    assert "left" not in bar
+
+
 def test_an_evaluation_counts_its_episodes():
     progress = Progress(10_000, 25_000, "evaluating", 40, 30, 0, {}, [], 37, 200)
     bar, detail = picture(progress, 80)
@@ -203,12 +210,11 @@ def notices(program):
 
 
 def test_notices_are_shown_in_a_script_once_and_not_where_logging_is_set_up():
-    say = (
-        "from guidedflow.notices import show_notices, logger; show_notices(); show_notices(); logger.info('%d left', 3)"
-    )
+    say = "from guidedflow.notices import show_notices, logger; show_notices(); show_notices(); logger.info('%d left', 3)"
     assert notices(say) == "guidedflow: note: 3 left\n"
-    assert notices(f"import logging; logging.basicConfig(); {say}") == "INFO:guidedflow:3 left\n"
+    assert notices(f"import logging; logging.basicConfig(format='%(message)s!'); {say}") == "3 left!\n"
     assert notices(f"import logging; logging.getLogger('guidedflow').setLevel(30); {say}") == ""
+    assert notices(f"import logging; logging.basicConfig(); {say}") == "guidedflow: note: 3 left\n"  # As Orbax does.
 
 
 def test_the_command_line_shows_its_notices_always(capsys):
