@@ -63,7 +63,8 @@ def main(folder: Path = Path("pendulum"), steps: int = 6_000, episodes: int = EP
         eval_episodes=20,
         hidden=(128, 128),
         flow_steps=5,
-        alpha=1.0,
+        learning_rate=3e-4,
+        alpha=3.0,
         discount=0.98,
         log_every=min(250, steps // 2),
     )

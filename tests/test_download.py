@@ -1,7 +1,6 @@
 """The downloader against a local server that misbehaves in each of the ways that real ones do."""
 
 import errno
-import fcntl
 import io
 import json
 import os
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from rich.console import Console
 
 from guidedflow.data import download as module
@@ -449,24 +449,26 @@ def test_two_processes_download_once(server: Server, file: Path) -> None:
 
 
 def test_a_lock_that_its_holder_removed_is_no_lock(server: Server, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    waiting = threading.Semaphore(0)
-    monkeypatch.setattr(module._LOG, "warning", lambda *_: waiting.release())
+    """The first holder removes its lock, and a second one makes a new one: the download waits for that as well."""
+    waiting = threading.Event()
+    monkeypatch.setattr(module._LOG, "warning", lambda *_: waiting.set())
     lock = file.with_name(file.name + ".lock")
     file.parent.mkdir()
     url = server.serves("/a", ranged(GOOD))
     thread = threading.Thread(target=get, args=(file, url))
-    with open(lock, "w") as first:
-        fcntl.flock(first, fcntl.LOCK_EX)
+    first, second = FileLock(lock), FileLock(lock)
+    with first:
         thread.start()
-        assert waiting.acquire(timeout=10)
+        assert waiting.wait(10)
         lock.unlink()
-        second = open(lock, "w")  # noqa: SIM115 - it outlives the first
-        fcntl.flock(second, fcntl.LOCK_EX)
-    with second:
-        assert waiting.acquire(timeout=10)
-        assert not server.log
+        second.acquire(blocking=False)
+    thread.join(0.5)
+    assert thread.is_alive()
+    assert not server.log
+    second.release()
     thread.join()
     assert_complete(file)
+    assert not lock.exists()
 
 
 def test_many_threads_hand_the_lock_on(server: Server, file: Path) -> None:

@@ -17,7 +17,7 @@ from conftest import TASK, TINY, guidedflow, own_arrays, train_until_killed
 import guidedflow as gf
 from guidedflow.agents import AGENTS
 from guidedflow.api import _load_agents
-from guidedflow.errors import UserError
+from guidedflow.errors import GuidedflowError
 from guidedflow.runs.folder import RunFolder
 from guidedflow.suites import find_task
 from guidedflow.training.members import init_agents, select
@@ -91,7 +91,7 @@ def test_a_diverging_run_names_step_seed_and_checkpoint(tmp_path):
     fields = own_arrays()
     fields["rewards"] = fields["rewards"] * 1e30
     dataset = gf.Dataset.from_arrays(**fields)
-    with pytest.raises(UserError, match=r"^step \d+, seed 0: expected finite losses, .*critic_loss.*none was written"):
+    with pytest.raises(GuidedflowError, match=r"^step \d+, seed 0: expected finite losses, .*critic_loss.*none was written"):
         gf.train(dataset=dataset, run_dir=tmp_path / "run", steps=100, save_every=50, **SMALL)
     assert not list((tmp_path / "run" / "checkpoints").glob("[0-9]*"))
 

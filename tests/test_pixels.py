@@ -16,7 +16,7 @@ from guidedflow.data.dataset import Dataset
 from guidedflow.data.formats import npz
 from guidedflow.data.inspect import inspect
 from guidedflow.envs.vector import Reset, VectorEnv
-from guidedflow.errors import UserError
+from guidedflow.errors import GuidedflowError
 from guidedflow.nn.encoder import FEATURES, Flat, Impala, make_encoder
 from guidedflow.opengl import gl_backend
 from guidedflow.suites import find_task
@@ -129,7 +129,7 @@ def encoders(agent):
 
 def test_shapes_that_are_neither_vectors_nor_pictures_are_refused():
     shape = {**fields(), "observations": pictures(60, 9, 8, 3).astype(np.float32)}
-    with pytest.raises(UserError, match=r"or a picture, uint8 of shape .* found float32 of shape \(N, 9, 8, 3\)"):
+    with pytest.raises(GuidedflowError, match=r"or a picture, uint8 of shape .* found float32 of shape \(N, 9, 8, 3\)"):
         gf.make_agent("bc", Dataset.from_arrays(**shape).spec)
 
 
@@ -137,7 +137,7 @@ def test_a_policy_takes_pictures_of_uint8_only():
     spec = Dataset.from_arrays(**fields()).spec
     policy = gf.Policy(gf.make_agent("bc", spec, **TINY), "flow", spec)
     assert policy(pictures(1, 9, 8, 3)[0]).shape == (2,)
-    with pytest.raises(UserError, match="observation: expected a picture of uint8, found float64"):
+    with pytest.raises(GuidedflowError, match="observation: expected a picture of uint8, found float64"):
         policy(np.zeros((9, 8, 3)))
 
 
@@ -166,7 +166,7 @@ def test_stacks_never_reach_before_their_episode():
         assert followed[:3] == [[0, 0, 1], [0, 1, 2], [1, 2, 3]]
         assert followed[4:] == [[4, 4, 5], [4, 5, 6]]
         assert batch.observations.dtype == batch.next_observations.dtype == np.uint8
-    with pytest.raises(UserError, match="frame_stack: expected 1 to 64, found 0"):
+    with pytest.raises(GuidedflowError, match="frame_stack: expected 1 to 64, found 0"):
         Dataset.from_arrays(**fields(), frame_stack=0)
 
 
@@ -238,7 +238,7 @@ def test_a_damaged_compressed_picture_is_one_line_and_leaves_nothing(tmp_path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2 : len(content) // 2 + 400] = bytes(400)
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"mine.npz: expected a whole npz archive of arrays, found:"):
+    with pytest.raises(GuidedflowError, match=r"mine.npz: expected a whole npz archive of arrays, found:"):
         npz.read(path)
     assert list(tmp_path.glob(".unpacked/*")) == []
 
@@ -389,12 +389,12 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is_written(tmp_path, mo
     monkeypatch.setattr(opengl, "BACKENDS", ("nonsense",))
     gl_backend.cache_clear()
     try:
-        with pytest.raises(UserError, match=r"visual-cube-single-play: expected an OpenGL backend .*apt-get install"):
+        with pytest.raises(GuidedflowError, match=r"visual-cube-single-play: expected an OpenGL backend .*apt-get install"):
             gf.generate(FAMILY, directory=tmp_path / "data", episodes=1)
-        with pytest.raises(UserError, match=r"train with eval_episodes 0\): expected an OpenGL backend"):
+        with pytest.raises(GuidedflowError, match=r"train with eval_episodes 0\): expected an OpenGL backend"):
             gf.train(TASK, data_dir=tmp_path, run_dir=tmp_path / "run")
         assert not (tmp_path / "run").exists()
     finally:
         gl_backend.cache_clear()
-    with pytest.raises(UserError, match="online_steps: expected 0 for visual-cube"):
+    with pytest.raises(GuidedflowError, match="online_steps: expected 0 for visual-cube"):
         gf.train(TASK, data_dir=tmp_path, run_dir=tmp_path / "run", online_steps=250)

@@ -13,8 +13,7 @@ from conftest import TASK, guidedflow, own_arrays
 
 import guidedflow as gf
 from guidedflow.data.formats import npz
-from guidedflow.errors import UserError
-from guidedflow.errors import WorkerDied
+from guidedflow.errors import GuidedflowError, WorkerDied
 from guidedflow.runs.folder import RunFolder, as_json
 from guidedflow.suites.ogbench import files as ogbench
 from guidedflow.training import trainer as loop
@@ -70,7 +69,7 @@ def edit(run, change):
 def test_a_damaged_run_is_refused_and_left_as_it_is(run, damage, message):
     damage(run)
     before = content(run)
-    with pytest.raises(UserError, match=message) as error:
+    with pytest.raises(GuidedflowError, match=message) as error:
         gf.resume(run)
     assert "\n" not in str(error.value)
     assert {path: text for path, text in content(run).items() if path in before} == before
@@ -87,7 +86,7 @@ def test_a_damaged_checkpoint_names_the_whole_one(run):
     for path in (run / "checkpoints" / "60").rglob("*"):
         if path.is_file():
             path.write_bytes(b"")
-    with pytest.raises(UserError, match=r"checkpoints/60: expected a whole checkpoint.*\(there is: 40\)"):
+    with pytest.raises(GuidedflowError, match=r"checkpoints/60: expected a whole checkpoint.*\(there is: 40\)"):
         gf.resume(run)
     (run / "checkpoints" / "60").rename(run / "moved")
     shutil.rmtree(run / "moved")
@@ -96,7 +95,7 @@ def test_a_damaged_checkpoint_names_the_whole_one(run):
 
 def test_policies_of_a_damaged_run(run):
     edit(run, lambda config: config["spec"].update(observation_dtype="nonsense"))
-    with pytest.raises(UserError, match=r"config.json: expected the settings of a run, found"):
+    with pytest.raises(GuidedflowError, match=r"config.json: expected the settings of a run, found"):
         gf.load_policy(run)
 
 
@@ -105,7 +104,7 @@ def test_what_was_learned_before_a_failing_evaluation_is_kept(cube_data, tmp_pat
         raise WorkerDied("a helper process ended unexpectedly, exit code -9")
 
     monkeypatch.setattr(loop.Evaluator, "__call__", fail)
-    with pytest.raises(UserError, match=r"memory left\? The run is saved; continue it with `guidedflow train --resume"):
+    with pytest.raises(GuidedflowError, match=r"memory left\? The run is saved; continue it with `guidedflow train --resume"):
         gf.train(TASK, data_dir=cube_data, run_dir=tmp_path / "run", eval_every=40, eval_episodes=1, **SMALL)
     monkeypatch.undo()
     assert (tmp_path / "run" / "checkpoints" / "40").is_dir()
@@ -160,26 +159,26 @@ def test_mistakes_from_python_are_told_before_anything_is_written(own_dataset, c
             "visual-scene-play-v0.npz: expected in",
         ),
     ]:
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(GuidedflowError, match=message):
             gf.train(run_dir=target, **arguments)
         assert not target.exists()
-    with pytest.raises(UserError, match="steps: expected a setting among"):
+    with pytest.raises(GuidedflowError, match="steps: expected a setting among"):
         gf.make_agent("gfp", own_dataset.spec, steps=5)
     agent = gf.make_agent("gfp", own_dataset.spec, hidden=np.array([12]), flow_steps=np.int64(1), alpha=np.float32(2))
-    with pytest.raises(UserError, match="agent: expected one made for the data's spec"):
+    with pytest.raises(GuidedflowError, match="agent: expected one made for the data's spec"):
         gf.fit(agent, gf.Dataset.from_arrays(**{**own_arrays(), "observations": np.zeros((120, 9))}), steps=1)
     for steps in (0, -1, 2.0):
-        with pytest.raises(UserError, match="steps: expected"):
+        with pytest.raises(GuidedflowError, match="steps: expected"):
             gf.fit(agent, own_dataset, steps=steps)
     policy = gf.Policy(agent, "actor", own_dataset.spec)
-    with pytest.raises(UserError, match="observation: expected finite numbers"):
+    with pytest.raises(GuidedflowError, match="observation: expected finite numbers"):
         policy(np.full(4, np.nan))
 
 
 def test_a_run_is_continued_with_data_that_was_moved(finished, run, tmp_path):
     shutil.copy(finished.parent / "own.npz", tmp_path / "own.npz")
     edit(run, lambda config: config["data"].update(source=str(tmp_path / "gone" / "own.npz")))
-    with pytest.raises(UserError, match=r"gone/own.npz: expected a data file, found nothing there"):
+    with pytest.raises(GuidedflowError, match=r"gone/own.npz: expected a data file, found nothing there"):
         gf.resume(run)
     assert gf.resume(run, data_dir=tmp_path).summary["steps"] == 60
     done = guidedflow("train", "--resume", run, "--run-dir", tmp_path / "other")
@@ -193,16 +192,16 @@ def test_foreign_archives(tmp_path, own_file):
     path = tmp_path / "foreign.npz"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("notes.txt", "hello")
-    with pytest.raises(UserError, match=r"foreign.npz: expected an npz archive of arrays, found 'notes.txt'"):
+    with pytest.raises(GuidedflowError, match=r"foreign.npz: expected an npz archive of arrays, found 'notes.txt'"):
         npz.read(path)
     content = bytearray(own_file.read_bytes())
     at = content.index(b"PK\x01\x02")
     content[at + 8] |= 1  # The first member says that it is encrypted.
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"foreign.npz: expected a whole npz archive"):
+    with pytest.raises(GuidedflowError, match=r"foreign.npz: expected a whole npz archive"):
         npz.read(path)
     path.write_text("observations,actions\n1,2\n")
-    with pytest.raises(UserError, match=r"expected a whole npz archive of arrays, found a file that is none$"):
+    with pytest.raises(GuidedflowError, match=r"expected a whole npz archive of arrays, found a file that is none$"):
         npz.read(path)
     np.savez(path, **own_arrays(), metadata="mine, not JSON")
     assert ogbench.metadata(path) is None
@@ -213,7 +212,7 @@ def test_nan_in_the_simulators_states(cube_data, tmp_path):
     arrays = dict(np.load(cube_data / "cube-single-noisy-v0.npz"))
     arrays["qpos"][7, 2] = np.nan
     np.savez(tmp_path / "cube-single-noisy-v0.npz", **arrays)
-    with pytest.raises(UserError, match=r"cube-single-noisy-v0.npz: qpos: expected finite numbers.*found nan in row 7"):
+    with pytest.raises(GuidedflowError, match=r"cube-single-noisy-v0.npz: qpos: expected finite numbers.*found nan in row 7"):
         gf.load_dataset(TASK, tmp_path)
 
 

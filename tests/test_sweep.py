@@ -9,7 +9,7 @@ from conftest import TASK, guidedflow
 
 import guidedflow as gf
 from guidedflow.api import _load_agents, over_seeds
-from guidedflow.errors import UserError
+from guidedflow.errors import GuidedflowError
 from guidedflow.runs.folder import RunFolder
 from guidedflow.training.members import select
 from guidedflow.training.settings import members
@@ -39,9 +39,9 @@ def test_every_variant_learns_what_it_learns_alone(own_dataset, tmp_path):
     ]
     policy = gf.load_policy(swept.path, variant="alpha=30", seed=1)
     np.testing.assert_allclose(policy(np.ones(4)), gf.load_policy(alone.path, seed=1)(np.ones(4)), rtol=1e-3, atol=1e-4)
-    with pytest.raises(UserError, match=r"variant: expected one of alpha=0.3, alpha=30 of .*, found 'alpha=7'"):
+    with pytest.raises(GuidedflowError, match=r"variant: expected one of alpha=0.3, alpha=30 of .*, found 'alpha=7'"):
         gf.load_policy(swept.path, variant="alpha=7")
-    with pytest.raises(UserError, match=r"own settings, found others: sweep \{'alpha': \[0.3, 30.0\]\} -> "):
+    with pytest.raises(GuidedflowError, match=r"own settings, found others: sweep \{'alpha': \[0.3, 30.0\]\} -> "):
         gf.resume(swept.path, dataset=own_dataset, sweep={"alpha": [1.0]})
 
 
@@ -96,13 +96,13 @@ def test_the_ranking_is_by_the_main_policys_mean_over_seeds():
     ],
 )
 def test_impossible_sweeps(sweep, message):
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(GuidedflowError, match=message):
         members(gf.AGENTS["gfp"].config_class(), (0,), sweep)
 
 
 def test_a_sweep_that_is_no_list_of_numbers(own_file, tmp_path):
     for values in (3, "much"):
-        with pytest.raises(UserError, match="sweep: expected a sequence of numbers for alpha, found"):
+        with pytest.raises(GuidedflowError, match="sweep: expected a sequence of numbers for alpha, found"):
             gf.train(own_file, sweep={"alpha": values}, run_dir=tmp_path / "run")
     done = guidedflow("train", own_file, "--sweep", "alpha=much", "--run-dir", tmp_path / "run")
     assert done.returncode == 2

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Bool, Float, Shaped
@@ -85,7 +85,7 @@ class Spec(NamedTuple):
         }
 
     @classmethod
-    def from_json(cls, saved: Mapping[str, Any]) -> Self:
+    def from_json(cls, saved: Mapping[str, Any]) -> "Spec":
         """The inverse of ``to_json``; what older files lack has its default.
 
         Raises:

@@ -16,7 +16,7 @@ from guidedflow.errors import DataError, SettingsError
 from guidedflow.files import whole_file
 from guidedflow.types import ActionRange, ObservationKeys, flattened, named
 
-Bound = float | Sequence[float] | np.ndarray
+Bound = int | float | Sequence[int | float] | np.ndarray
 EPISODE_REQUIRED = ("observations", "actions")
 EPISODE_OPTIONAL = ("rewards", "terminals", "timeouts", "terminated")
 

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -44,7 +44,7 @@ class Window(NamedTuple):
         return Batch(observations=_stacked(frames[:, :-1]), next_observations=_stacked(frames[:, 1:]), **fields)
 
 
-def _stacked(frames: Array) -> Array:
+def _stacked(frames: Shaped[Rows, "B stack *axes channels"]) -> Shaped[Array, "B *axes all_channels"]:
     moved = jnp.moveaxis(frames, 1, -2)
     return moved.reshape(*moved.shape[:-2], -1)
 
@@ -107,7 +107,7 @@ class Dataset(eqx.Module):
         *,
         frame_stack: int = 1,
         source: str = "arrays",
-    ) -> Self:
+    ) -> "Dataset":
         """A data set from N consecutive steps of whole episodes.
 
         Args:
@@ -164,7 +164,7 @@ class Dataset(eqx.Module):
         keep_last: np.ndarray,
         frame_stack: int = 1,
         source: str,
-    ) -> Self:
+    ) -> "Dataset":
         """A data set from checked arrays; ``ends`` marks each episode's last row, ``keep_last`` those worth sampling.
 
         Raises:
@@ -194,7 +194,7 @@ class Dataset(eqx.Module):
             source=Source(source),
         )
 
-    def with_frame_stack(self, frame_stack: int) -> Self:
+    def with_frame_stack(self, frame_stack: int) -> "Dataset":
         """The same data seen in stacks of so many frames.
 
         Raises:
@@ -246,7 +246,7 @@ class Dataset(eqx.Module):
             next_action_valid=(following > rows) & self.is_transition[following],
         )
 
-    def to_device(self) -> Self:
+    def to_device(self) -> "Dataset":
         """The same data on the accelerator, where the compiled loop samples it."""
         return jax.tree.map(jnp.asarray, self)
 

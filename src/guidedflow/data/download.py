@@ -1,6 +1,5 @@
 """Published data files over HTTP: resumed when broken, verified before they take their final name."""
 
-import fcntl
 import json
 import logging
 import os
@@ -19,8 +18,9 @@ from urllib.request import Request, urlopen
 
 import numpy as np
 import rich.progress as bars
+from filelock import FileLock, Timeout
 
-from guidedflow.errors import UserError
+from guidedflow.errors import DataError
 
 # The authors' server, then the mirror. The mirror has its files at the top level under the same names:
 # public scripts fetch "<dataset>-v0.npz" from it, and report cube-double-play byte-identical on the two.
@@ -108,13 +108,13 @@ def download(
     Args:
         urls: where the same file is published, in order of preference.
         destination: the final path; missing folders are made.
-        verify: raises `UserError` for a file that is not what it should be.
+        verify: raises `DataError` for a file that is not what it should be.
         progress: told of the bytes received; an exception that it raises stops the download.
         timeout: seconds without a byte after which a connection counts as broken.
         pauses: seconds before each further try of a URL whose transfer broke; as many tries as pauses.
 
     Raises:
-        UserError: no URL gave the file, one line with each URL and its reason; or the one that is there is damaged.
+        DataError: no URL gave the file, one line with each URL and its reason; or the one that is there is damaged.
         OSError: the file cannot be written (disk full, no permission); it names the path, the part is kept.
     """
     if destination.exists():
@@ -139,14 +139,14 @@ def download(
         # A server's own words may span lines.
         reasons = " ".join("; ".join(failures).split())
         advice = "run it again to resume" if part.exists() else "try later, or put the file there yourself"
-        raise UserError(f"{destination}: not downloaded: {reasons}; {advice}")
+        raise DataError(f"{destination}: not downloaded: {reasons}; {advice}")
 
 
 def fetch_d4rl(dataset: str, directory: Path, *, bases: Sequence[str] = D4RL_BASES, show: bool = False) -> Path:
     """Fetch a D4RL data set, ``door-human-v1`` for instance, and return its path.
 
     Raises:
-        UserError, OSError: as in `download`.
+        DataError, OSError: as in `download`.
     """
     path, name = directory / f"{dataset}.hdf5", _d4rl_name(dataset)
     with progress_bar(path.name) if show and not path.exists() else nullcontext() as progress:
@@ -180,7 +180,7 @@ def fetch_ogbench(
         The paths of `<dataset>-v0.npz` and `<dataset>-v0-val.npz`.
 
     Raises:
-        UserError, OSError: as in `download`.
+        DataError, OSError: as in `download`.
     """
 
     def fetch(name: str) -> Path:
@@ -204,29 +204,29 @@ def verify_npz(path: Path) -> None:
     """Check that an npz file is whole (each member's CRC) and holds steps, without loading it.
 
     Raises:
-        UserError: the zip is damaged, or lacks observations, actions and terminals of one length.
+        DataError: the zip is damaged, or lacks observations, actions and terminals of one length.
     """
     expected = "expected observations, actions and terminals of one length"
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
             if damaged:
-                raise UserError(f"{path}: expected a whole npz file, found a wrong checksum in {damaged}")
+                raise DataError(f"{path}: expected a whole npz file, found a wrong checksum in {damaged}")
             members = archive.namelist()
             lengths = [_length(archive, f"{key}.npy") for key in ("observations", "actions", "terminals")]
     except KeyError as error:
-        raise UserError(f"{path}: {expected}, found only {', '.join(members) or 'an empty zip'}") from error
+        raise DataError(f"{path}: {expected}, found only {', '.join(members) or 'an empty zip'}") from error
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise UserError(f"{path}: expected a whole npz file, found a damaged one ({error})") from error
+        raise DataError(f"{path}: expected a whole npz file, found a damaged one ({error})") from error
     if len(set(lengths)) != 1:
-        raise UserError(f"{path}: {expected}, found {', '.join(map(str, lengths))}")
+        raise DataError(f"{path}: {expected}, found {', '.join(map(str, lengths))}")
 
 
 def verify_hdf5(path: Path) -> None:
     """Check that an HDF5 file is whole and holds steps, by reading all of it.
 
     Raises:
-        UserError: it is truncated or no HDF5, or lacks observations, actions, rewards and flags of one length.
+        DataError: it is truncated or no HDF5, or lacks observations, actions, rewards and flags of one length.
     """
     import h5py
 
@@ -235,11 +235,11 @@ def verify_hdf5(path: Path) -> None:
         with h5py.File(path) as file:
             lengths = [len(file[name][()]) for name in names]
     except KeyError as error:
-        raise UserError(f"{path}: expected {', '.join(names)}, found none of the name: {error}") from error
+        raise DataError(f"{path}: expected {', '.join(names)}, found none of the name: {error}") from error
     except (OSError, RuntimeError, TypeError) as error:
-        raise UserError(f"{path}: expected a whole HDF5 file, found a damaged one ({error})") from error
+        raise DataError(f"{path}: expected a whole HDF5 file, found a damaged one ({error})") from error
     if len(set(lengths)) != 1:
-        raise UserError(f"{path}: expected fields of one length, found {', '.join(map(str, lengths))}")
+        raise DataError(f"{path}: expected fields of one length, found {', '.join(map(str, lengths))}")
 
 
 def _length(archive: zipfile.ZipFile, member: str) -> int:
@@ -340,8 +340,8 @@ def _there(destination: Path, verify: Callable[[Path], None]) -> Path:
     """A file that is there already is not touched, even if it is no good: it may be the user's own."""
     try:
         verify(destination)
-    except UserError as error:
-        raise UserError(f"{error}; move it away to download it anew") from error
+    except DataError as error:
+        raise DataError(f"{error}; move it away to download it anew") from error
     return destination
 
 
@@ -349,7 +349,7 @@ def _check(part: Path, verify: Callable[[Path], None]) -> None:
     """Verify a complete part; one that fails is of no use for resuming."""
     try:
         verify(part)
-    except UserError as error:
+    except DataError as error:
         _discard(part)
         raise _Unusable(str(error).removeprefix(f"{part}: ")) from error
 
@@ -365,22 +365,19 @@ def _naming(path: Path) -> Iterator[None]:
 
 @contextmanager
 def locked(destination: Path) -> Iterator[None]:
-    """Hold the one right to make `destination`, waiting while another process has it."""
-    lock = _beside(destination, ".lock")
-    while True:
-        with open(lock, "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                _LOG.warning("%s: waiting for another process that is downloading it", destination)
-                fcntl.flock(file, fcntl.LOCK_EX)
-            # Its last holder may have removed this very file, and a third process locked a new one.
-            if os.fstat(file.fileno()).st_nlink:
-                try:
-                    yield
-                finally:
-                    lock.unlink(missing_ok=True)
-                return
+    """Hold the one right to make `destination`, waiting while another process or thread has it."""
+    lock = FileLock(_beside(destination, ".lock"))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        _LOG.warning("%s: waiting for another process that is downloading it", destination)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        # Removed while it is held: whoever waits for it finds it gone, and locks a new one.
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 def _beside(path: Path, suffix: str) -> Path:

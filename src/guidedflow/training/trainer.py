@@ -239,8 +239,9 @@ class Trainer:
         self._announce("training", {name: float(values.mean()) for name, values in series.items()})
 
     def _log(self, step: int, member: Member, values: Mapping[str, float]) -> None:
+        measured = {name: value for name, value in values.items() if np.isfinite(value)}
         for logger in self._loggers:
-            logger.log(step, member.label, values)
+            logger.log(step, member.label, measured)
 
     # ------------------------------------------------------------------------------------------------- evaluations
 

@@ -4,7 +4,7 @@ import dataclasses
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -27,6 +27,7 @@ class Recording(NamedTuple):
     """Whether it is one episode, with T or T + 1 observations, or many, in the fields of ``Dataset.from_arrays``."""
 
 
+@runtime_checkable
 class Format(Protocol):
     """One format of training data. A module of this folder with these members, and a line in ``FORMATS``."""
 

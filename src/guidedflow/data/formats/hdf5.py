@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import h5py
 import numpy as np
@@ -21,6 +21,7 @@ KNOWN = (*FIELDS, "finals", "terminated", "success", "frame_stack")
 _KINDS = (h5py.Dataset, h5py.Group)
 
 
+@runtime_checkable
 class Episode(Protocol):
     """T steps: what ``write`` writes."""
 

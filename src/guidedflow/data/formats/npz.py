@@ -127,7 +127,7 @@ def _is_picture(archive: zipfile.ZipFile, member: str) -> bool:
     return len(shape) == PICTURE_AXES and dtype == np.uint8
 
 
-def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
     version = np.lib.format.read_magic(file)
     if version == (1, 0):
         return np.lib.format.read_array_header_1_0(file)
