@@ -12,7 +12,7 @@ from rich.console import Console
 from guidedflow.notices import show_notices
 from guidedflow.runs.summary import over_seeds
 from guidedflow.training.display import LINE_EVERY, ProgressBar, _Picture, duration, evaluation_line, results_table
-from guidedflow.training.progress import Progress
+from guidedflow.training.progress import Clock, Progress
 
 LOSSES = {"critic_loss": 0.01234, "actor_loss": -1.5, "q_mean": -33.0}
 
@@ -88,6 +88,22 @@ def test_before_the_first_evaluation_the_time_left_is_that_of_the_steps_at_least
     assert ">4:00 left" in bar
     bar, _ = picture(Progress(0, 25_000, "compiling", 3), 40)
     assert "left" not in bar
+
+
+def test_the_time_left_counts_evaluations_and_the_rest_of_the_one_that_runs():
+    clock = Clock()
+    assert clock.left(1_000, 2) is None
+    clock.updates_per_second = 100.0
+    assert clock.left(1_000, 0) == 10.0
+    assert clock.left(1_000, 2) is None  # Nobody knows how long an evaluation takes.
+    clock.evaluating(0.0, 0.0)
+    assert clock.left(1_000, 1) is None
+    clock.evaluating(5.0, 0.25)  # The first one, after a quarter of its episodes.
+    assert clock.left(1_000, 1) == 10 + 20 + 0.75 * 20
+    clock.evaluating(30.0, 1.0)
+    assert clock.left(0, 1) == 30.0
+    clock.evaluating(1.0, 0.5)  # What was measured counts more than a beginning.
+    assert clock.left(0, 0) == 15.0
 
 
 def test_an_evaluation_counts_its_episodes():

@@ -273,12 +273,12 @@ class Trainer:
         began = time.monotonic()
 
         def on_episode(done: int, total: int) -> None:
+            self._clock.evaluating(time.monotonic() - began, done / total)
             self._announce("evaluating", episodes=(done, total))
 
-        self._announce("evaluating")
         with self._signals.at_once():
             rows = self._evaluator(agents, step, on_episode=on_episode)
-        self._clock.evaluation_seconds = time.monotonic() - began
+        self._clock.evaluating(time.monotonic() - began, 1)
         self._record_evaluation(rows)
 
     def _evaluate_missed(self) -> None:
