@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from guidedflow.data.dataset import Dataset
-from guidedflow.suites.ogbench.oracles import generate
+from guidedflow.suites import generate
 
 TASK = "cube-single-noisy-singletask-task1-v0"
 # Recordings and policies that do not ship with the package; beside the repository on the machines that test it.
@@ -30,7 +30,7 @@ TINY = ["--preset", "quick", "--hidden", "16", "16", "--flow-steps", "2", "--bat
 def cube_data(tmp_path_factory) -> Path:
     """A folder with a small real data set of cube-single-noisy."""
     folder = tmp_path_factory.mktemp("data")
-    generate("cube-single-noisy", directory=folder, episodes=4, val_episodes=1, workers=2, steps=80)
+    generate("cube-single-noisy", data_dir=folder, episodes=4, val_episodes=1, workers=2, steps=80)
     return folder
 
 
@@ -75,8 +75,15 @@ def train_until_killed(step: int, *task: str, **arguments) -> None:
         pass
 
     def kill(progress):
-        if progress.step == step:
+        if progress.step >= step:
             raise Killed
 
     with pytest.raises(Killed):
-        gf.train(*task, on_progress=kill, **arguments)
+        gf.train(*task, callbacks=[kill], **arguments)
+
+
+def trained_agents(run: Path | str, checkpoint: str | int = "latest"):
+    """The agents of a run's checkpoint, stacked."""
+    from guidedflow.training.restore import SavedRun
+
+    return SavedRun(Path(run)).agents(checkpoint)[0]

@@ -15,7 +15,7 @@ sys.path.append(str(ROOT))
 
 from benchmarks.common import OutOfMemory, apart, run
 from benchmarks.floor import gflop, matrix_products
-from guidedflow.errors import UserError
+from guidedflow.errors import GuidedflowError
 from guidedflow.suites.ogbench.oracles import recipe
 
 TINY = ["--hidden", "8"]
@@ -149,7 +149,7 @@ def test_why_a_process_failed_is_told(monkeypatch):
         apart(bytearray, 2**62)
     with pytest.raises(RuntimeError, match="TypeError"):
         apart(len, 1)
-    with pytest.raises(UserError, match=r"^no scripted oracle makes 'nothing'"):
+    with pytest.raises(GuidedflowError, match=r"^no scripted oracle makes 'nothing'"):
         apart(recipe, "nothing")
 
 

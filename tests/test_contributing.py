@@ -7,11 +7,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from conftest import own_arrays, train_until_killed
+from conftest import own_arrays, train_until_killed, trained_agents
 
 import guidedflow as gf
-from guidedflow.api import _load_agents
-from guidedflow.runs.folder import RunFolder
 
 CONTRIBUTING = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
 SMALL = {"agent": "regression", "hidden": (16,), "batch_size": 32, "log_every": 10, "steps": 60, "save_every": 20}
@@ -37,7 +35,7 @@ def test_the_worked_example_trains_is_killed_and_goes_on(registered, tmp_path):
 
     train_until_killed(50, dataset=dataset, run_dir=tmp_path / "cut", **SMALL)
     cut = gf.resume(tmp_path / "cut", dataset=dataset)
-    both = [jax.tree.leaves(_load_agents(RunFolder(run.path), "latest")[0]) for run in (whole, cut)]
+    both = [jax.tree.leaves(trained_agents(run.path)) for run in (whole, cut)]
     for x, y in zip(*both, strict=True):
         np.testing.assert_array_equal(x, y)
     agent = gf.make_agent("regression", dataset.spec, hidden=(16,), learning_rate=1e-2)

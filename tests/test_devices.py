@@ -16,11 +16,10 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from conftest import own_arrays, train_until_killed
+from conftest import own_arrays, train_until_killed, trained_agents
 
 import guidedflow as gf
 from guidedflow.agents.rebrac import ReBRACConfig
-from guidedflow.api import _load_agents
 from guidedflow.envs.vector import Outcome, Reset
 from guidedflow.runs.folder import RunFolder
 from guidedflow.training import members as stack
@@ -57,7 +56,7 @@ def data_of(name: str, folder: Path) -> gf.Dataset:
 
 
 def trained(run: Path) -> list[np.ndarray]:
-    agents, *_ = _load_agents(RunFolder(run), "latest")
+    agents = trained_agents(run)
     return [np.asarray(leaf) for leaf in jax.tree.leaves(agents)]
 
 
@@ -83,12 +82,12 @@ class Clock:
 
 def interact() -> tuple[Interaction, list[np.ndarray]]:
     """Six online steps of four members."""
-    members = [Member("", seed, ReBRACConfig(hidden=(8,))) for seed in range(4)]
+    members = [Member((), seed, ReBRACConfig(hidden=(8,))) for seed in range(4)]
     data = dataset()
     settings = TrainSettings(steps=10, log_every=10, save_every=10, online_steps=10, batch_size=8)
     interaction = Interaction(Clock(4), data.spec, members, settings)
     device_data = stack.on_all_devices(data.to_device(), len(members))
-    agents = init_agents("rebrac", members, data.spec)
+    agents = init_agents(AGENTS["rebrac"], members, data.spec)
     agents, _ = interaction.run_chunk(agents, device_data, member_keys(members, "train"), 10, 6)
     return interaction, [np.asarray(leaf) for leaf in jax.tree.leaves((agents, interaction.buffers))]
 
@@ -132,7 +131,9 @@ def on_four(folder: Path) -> None:
     (folder / "devices.json").write_text(json.dumps(devices))
 
     assert [len(devices_of(count)) for count in (1, 2, 3, 4, 5, 6, 7, 8, 9, 15)] == [1, 2, 3, 4, 1, 3, 1, 4, 3, 3]
-    agents = init_agents("rebrac", [Member("", seed, ReBRACConfig(hidden=(8,))) for seed in range(4)], dataset().spec)
+    agents = init_agents(
+        AGENTS["rebrac"], [Member((), seed, ReBRACConfig(hidden=(8,))) for seed in range(4)], dataset().spec
+    )
     one = select(agents, 2)
     assert devices_under(one) == 1
     assert_identical(jax.tree.leaves(one), [np.asarray(leaf)[2] for leaf in jax.tree.leaves(agents)])

@@ -7,13 +7,13 @@ import os
 import gymnasium
 import numpy as np
 import pytest
+from guidedflow.suites.make import make_env
 from scipy.stats import binomtest
 
 from guidedflow import opengl
 from guidedflow.envs.vector import Outcome, Reset, VectorEnv
 from guidedflow.opengl import gl_backend
 from guidedflow.suites import find_task, tasks
-from guidedflow.suites.make import make_env
 from guidedflow.training.evaluate import Episode, evaluate, summarize, wilson_interval
 from guidedflow.types import Spec
 

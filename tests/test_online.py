@@ -7,7 +7,6 @@ import pytest
 from conftest import TASK, train_until_killed
 
 import guidedflow as gf
-from guidedflow.api import _load_agents
 from guidedflow.data.dataset import Dataset
 from guidedflow.errors import GuidedflowError
 from guidedflow.runs.folder import RunFolder
@@ -85,7 +84,9 @@ def test_an_online_run_that_was_cut_off_ends_bit_identical(cube_data, tmp_path):
 
 
 def test_who_cannot_go_online_says_so(cube_data, own_dataset, tmp_path):
-    with pytest.raises(GuidedflowError, match=r"online_steps: expected 0 for bc, .*; gfp, fql, rebrac, iql, ifql go online"):
+    with pytest.raises(
+        GuidedflowError, match=r"online_steps: expected 0 for bc, .*; gfp, fql, rebrac, iql, ifql go online"
+    ):
         gf.train(TASK, agent="bc", data_dir=cube_data, run_dir=tmp_path / "run", online_steps=10, **SMALL)
     with pytest.raises(GuidedflowError, match="online_steps: expected a task"):
         gf.train(dataset=own_dataset, run_dir=tmp_path / "run", online_steps=10, **SMALL)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from guidedflow.suites.make import label
 
 import guidedflow as gf
 from guidedflow import opengl
@@ -20,7 +21,6 @@ from guidedflow.errors import GuidedflowError
 from guidedflow.nn.encoder import FEATURES, Flat, Impala, make_encoder
 from guidedflow.opengl import gl_backend
 from guidedflow.suites import find_task
-from guidedflow.suites.make import label
 from guidedflow.training import stream
 
 TASK = "visual-cube-single-play-singletask-task1-v0"
@@ -296,7 +296,7 @@ def test_a_run_on_mapped_pictures_resumes_to_the_bit(tmp_path):
             raise Killed
 
     with pytest.raises(Killed):
-        gf.train(path, steps=15, run_dir=tmp_path / "cut", on_progress=kill, **settings)
+        gf.train(path, steps=15, run_dir=tmp_path / "cut", callbacks=[kill], **settings)
     cut = gf.resume(tmp_path / "cut")
     for run in (whole, cut):
         lines = (run.path / "metrics.jsonl").read_text().splitlines()
@@ -389,7 +389,9 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is_written(tmp_path, mo
     monkeypatch.setattr(opengl, "BACKENDS", ("nonsense",))
     gl_backend.cache_clear()
     try:
-        with pytest.raises(GuidedflowError, match=r"visual-cube-single-play: expected an OpenGL backend .*apt-get install"):
+        with pytest.raises(
+            GuidedflowError, match=r"visual-cube-single-play: expected an OpenGL backend .*apt-get install"
+        ):
             gf.generate(FAMILY, directory=tmp_path / "data", episodes=1)
         with pytest.raises(GuidedflowError, match=r"train with eval_episodes 0\): expected an OpenGL backend"):
             gf.train(TASK, data_dir=tmp_path, run_dir=tmp_path / "run")

@@ -104,7 +104,9 @@ def test_what_was_learned_before_a_failing_evaluation_is_kept(cube_data, tmp_pat
         raise WorkerDied("a helper process ended unexpectedly, exit code -9")
 
     monkeypatch.setattr(loop.Evaluator, "__call__", fail)
-    with pytest.raises(GuidedflowError, match=r"memory left\? The run is saved; continue it with `guidedflow train --resume"):
+    with pytest.raises(
+        GuidedflowError, match=r"memory left\? The run is saved; continue it with `guidedflow train --resume"
+    ):
         gf.train(TASK, data_dir=cube_data, run_dir=tmp_path / "run", eval_every=40, eval_episodes=1, **SMALL)
     monkeypatch.undo()
     assert (tmp_path / "run" / "checkpoints" / "40").is_dir()
@@ -212,7 +214,9 @@ def test_nan_in_the_simulators_states(cube_data, tmp_path):
     arrays = dict(np.load(cube_data / "cube-single-noisy-v0.npz"))
     arrays["qpos"][7, 2] = np.nan
     np.savez(tmp_path / "cube-single-noisy-v0.npz", **arrays)
-    with pytest.raises(GuidedflowError, match=r"cube-single-noisy-v0.npz: qpos: expected finite numbers.*found nan in row 7"):
+    with pytest.raises(
+        GuidedflowError, match=r"cube-single-noisy-v0.npz: qpos: expected finite numbers.*found nan in row 7"
+    ):
         gf.load_dataset(TASK, tmp_path)
 
 

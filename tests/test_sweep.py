@@ -5,12 +5,12 @@ import json
 import jax
 import numpy as np
 import pytest
-from conftest import TASK, guidedflow
+from conftest import TASK, guidedflow, trained_agents
 
 import guidedflow as gf
-from guidedflow.api import _load_agents, over_seeds
 from guidedflow.errors import GuidedflowError
 from guidedflow.runs.folder import RunFolder
+from guidedflow.runs.summary import over_seeds
 from guidedflow.training.members import select
 from guidedflow.training.settings import members
 
@@ -18,7 +18,7 @@ SMALL = {"hidden": (12,), "batch_size": 16, "log_every": 10, "flow_steps": 2, "s
 
 
 def parameters(run, index):
-    agents, *_ = _load_agents(RunFolder(run.path), "latest")
+    agents = trained_agents(run.path)
     return jax.tree.leaves(select(agents, index))
 
 

@@ -401,5 +401,3 @@ def first_step(folder: RunFolder, checkpoints: Checkpoints, settings: TrainSetti
     if step > total:
         raise RunError(f"{folder.path}: steps: expected at least {step}, where the run is, found {total}")
     return step
-
-
