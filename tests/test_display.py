@@ -226,7 +226,7 @@ def notices(program):
 
 
 def test_notices_are_shown_in_a_script_once_and_not_where_logging_is_set_up():
-    say = "from guidedflow.notices import show_notices, logger; show_notices(); show_notices(); logger.info('%d left', 3)"
+    say = "from guidedflow.notices import *; show_notices(); show_notices(); logger.info('%d left', 3)"
     assert notices(say) == "guidedflow: note: 3 left\n"
     assert notices(f"import logging; logging.basicConfig(format='%(message)s!'); {say}") == "3 left!\n"
     assert notices(f"import logging; logging.getLogger('guidedflow').setLevel(30); {say}") == ""
