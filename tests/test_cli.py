@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -363,7 +364,8 @@ def test_python_shows_progress_notices_and_results_unless_asked_not_to(cube_data
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert "guidedflow: note: run: shown\n" in done.stderr
-    assert "step 20/20, 0:" in done.stderr
+    assert re.search(r"step 20/20, 0:\d\d elapsed, >0:00 left: .* updates/s", done.stderr)  # An evaluation is to come.
+    assert re.search(r"step 20/20, 0:\d\d elapsed, 0:00 left: success actor 0%", done.stderr)
     assert "success rate [95% interval]" in done.stdout
     show_notices(always=True)  # pytest has set up logging.
     small = {"hidden": (8,), "flow_steps": 1, "steps": 20, "log_every": 10, "save_every": 20, "eval_every": 20}
