@@ -34,6 +34,11 @@ def cube_data(tmp_path_factory) -> Path:
     return folder
 
 
+def make_env(task, **options):
+    """A task's environment, in this process."""
+    return task.suite.make_env(task, **options)
+
+
 def own_arrays(episodes: int = 6, length: int = 20, seed: int = 0) -> dict[str, np.ndarray]:
     """Arrays such as a user brings: some episodes end by a terminal, some by a timeout."""
     rng = np.random.default_rng(seed)

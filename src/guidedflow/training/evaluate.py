@@ -14,7 +14,7 @@ from guidedflow.agents import Agent
 from guidedflow.agents.agent import acting
 from guidedflow.envs.vector import VectorEnv
 from guidedflow.errors import RunError, SettingsError
-from guidedflow.opengl import NO_BACKEND, gl_backend, needed_backend
+from guidedflow.opengl import NO_BACKEND, gl_backend
 from guidedflow.processes import available_cores
 from guidedflow.seeding import derived_seed
 from guidedflow.settings import check
@@ -57,10 +57,11 @@ class Evaluator:
         self._spec = spec
         self._members = members
         self._settings = settings
-        if task.is_visual:
-            gl_backend = needed_backend(task.id)
+        if gl_backend is None:
+            gl_backend = task.gl_backend()
+        drawn = {} if gl_backend is None else {"render_mode": "rgb_array"}
         self._env = VectorEnv(
-            functools.partial(task.suite.make_env, task, success_timing=settings.success_timing),
+            functools.partial(task.suite.make_env, task, success_timing=settings.success_timing, **drawn),
             slots=min(settings.eval_slots, settings.eval_episodes),
             workers=workers,
             gl_backend=gl_backend,

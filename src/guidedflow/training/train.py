@@ -278,7 +278,7 @@ def _check_task(agent: type[Agent], task: Task | None, settings: TrainSettings) 
             )
         if task.is_visual:
             raise SettingsError(f"online_steps: expected 0 for {task.id}: pictures are learned from offline only")
-    if task is not None and task.is_visual and settings.eval_episodes:
+    if task is not None and task.needs_opengl and settings.eval_episodes:
         needed_backend(f"{task.id} (or train with eval_episodes 0)")
 
 
