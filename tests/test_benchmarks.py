@@ -16,7 +16,7 @@ sys.path.append(str(ROOT))
 from benchmarks.common import OutOfMemory, apart, run
 from benchmarks.floor import gflop, matrix_products
 from guidedflow.errors import GuidedflowError
-from guidedflow.suites.ogbench.oracles import recipe
+from guidedflow.suites.ogbench.recipes import recipe
 
 TINY = ["--hidden", "8"]
 SHORT = [*TINY, "--batch-size", "4", "--rows", "2000", "--chunk", "2", "--repeats", "2"]

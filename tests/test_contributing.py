@@ -1,30 +1,21 @@
 """The worked example of CONTRIBUTING.md is an algorithm: one file and one line in the registry."""
 
-import importlib.util
-import re
-from pathlib import Path
-
 import jax
 import numpy as np
 import pytest
-from conftest import own_arrays, train_until_killed, trained_agents
+from conftest import install_plugin, own_arrays, train_until_killed, trained_agents, worked_example
 
 import guidedflow as gf
 
-CONTRIBUTING = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
 SMALL = {"agent": "regression", "hidden": (16,), "batch_size": 32, "log_every": 10, "steps": 60, "save_every": 20}
 
 
 @pytest.fixture
 def registered(tmp_path, monkeypatch):
-    (code,) = re.findall(r"```python\n(.*?)```", CONTRIBUTING, re.DOTALL)
-    (line,) = re.findall(r'`"(\w+)": (\w+),`', CONTRIBUTING)
-    path = tmp_path / "regression.py"
-    path.write_text(code)
-    spec = importlib.util.spec_from_file_location("guidedflow.agents.regression", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setitem(gf.AGENTS, line[0], getattr(module, line[1]))
+    code, name, target = worked_example("A new algorithm")
+    module, _, attribute = target.partition(":")
+    assert module == f"guidedflow.agents.{name}"
+    install_plugin(tmp_path / "site", monkeypatch, "guidedflow.agents", name, f"{name}:{attribute}", code)
 
 
 def test_the_worked_example_trains_is_killed_and_goes_on(registered, tmp_path):

@@ -1,5 +1,6 @@
 """Data sets from the scripted oracles: contents, determinism, resuming, refusals."""
 
+import fcntl
 import json
 import os
 import resource
@@ -307,6 +308,16 @@ def test_two_makers_at_once(tmp_path: Path) -> None:
         generate("scene-play", directory=tmp_path, episodes=1, steps=3)
 
 
+def test_a_folder_in_which_nothing_can_be_locked_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(file: int, operation: int) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    with pytest.raises(SettingsError, match=r"^data_dir: expected a folder to write and lock .* supported"):
+        generate("scene-play", directory=tmp_path, episodes=1, steps=3)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_dir()] == [".partial"]
+
+
 def test_wrong_arguments(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"expected one of cube-single-noisy, .*, found 'cube-singel-noisy'"):
         generate("cube-singel-noisy", directory=tmp_path)
@@ -371,6 +382,44 @@ def test_oracle_and_noise_make_the_action() -> None:
     assert not actions["cube-single-play"].any()
     spread = np.median(np.abs(actions["cube-single-noisy"]), axis=0)
     np.testing.assert_allclose(spread / spread[0], [1, 1, 1, 3, 10], rtol=0.4)
+
+
+@pytest.mark.parametrize("family", ["puzzle-4x4-noisy", "cube-double-play"])
+def test_after_a_new_target_the_next_action_still_goes_by_what_the_last_step_said(family: str) -> None:
+    """OGBench's script tells a new target's info to the oracle's reset alone."""
+    collector = Collector(family, steps=300)
+    env = collector._env.unwrapped
+    told: list[dict] = []
+    asked: list[tuple[int, dict]] = []
+    set_new_target = env.set_new_target
+
+    def spy_on_targets(**options):
+        if not options.get("return_info", True):  # Of the reset.
+            return set_new_target(**options)
+        told.append(set_new_target(**options)[1])
+        return None, told[-1]
+
+    def spy_on(oracle):
+        select_action, reset = oracle.select_action, oracle.reset
+
+        def select(observation, info):
+            asked.append((len(told), info))
+            return select_action(observation, info)
+
+        def start(observation, info):
+            assert not told or info is told[-1]
+            return reset(observation, info)
+
+        oracle.select_action, oracle.reset = select, start
+
+    collector._env.reset(seed=0)
+    env.set_new_target = spy_on_targets
+    for oracle in collector._oracles.values():
+        spy_on(oracle)
+    collector.episode(0, 0)
+    assert len(told) >= 2
+    assert max(number for number, _ in asked) >= 1
+    assert not any(info is new for _, info in asked for new in told)
 
 
 def test_cube_stays_in_view() -> None:
