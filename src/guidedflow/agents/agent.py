@@ -130,10 +130,10 @@ class CriticAgent(Agent):
         """The sum of the losses, each of which reaches its own network only."""
 
     def update(self, batch: Batch, key: PRNGKeyArray) -> tuple[Self, Metrics]:
-        """One Adam step on all networks, then the target critic moves towards the new critic by tau."""
+        """One Adam step on all networks; the target critic moves by tau towards the critic from before that step."""
         gradients, metrics = jax.grad(self.loss, has_aux=True)(self.networks, batch, key)
         networks, optimizer = adam_step(self.networks, gradients, self.optimizer, self.config.learning_rate)
-        target_critic = optax.incremental_update(networks.critic, self.target_critic, self.config.tau)
+        target_critic = optax.incremental_update(self.networks.critic, self.target_critic, self.config.tau)
         return type(self)(self.config, networks, target_critic, optimizer), metrics
 
 

@@ -108,8 +108,9 @@ class ReBRAC(Agent):
     def update(self, batch: Batch, key: PRNGKeyArray) -> tuple[Self, Metrics]:
         """One Adam step on the critic; every ``actor_period``-th time also on the actor, and the targets move.
 
-        The actor's loss is taken at the parameters from before the step, the critic's included. Between its moves
-        the actor's optimiser rests entirely. (In the code behind the published numbers its momentum went on.)
+        The actor's loss is taken at the parameters from before the step, the critic's included, and the targets move
+        towards those. Between its moves the actor's optimiser rests entirely. (In the code behind the published numbers
+        its momentum went on.)
         """
         config, steps = self.config, self.steps + 1
         noise = jax.random.normal(key, batch.actions.shape)
@@ -123,8 +124,8 @@ class ReBRAC(Agent):
             actor, optimizer, target_critic, target_actor, _ = state
             gradients, metrics = jax.grad(actor_loss, has_aux=True)(actor, self.critic, batch, config)
             actor, optimizer = adam_step(actor, gradients, optimizer, config.learning_rate)
-            target_critic = optax.incremental_update(critic, target_critic, config.tau)
-            target_actor = optax.incremental_update(actor, target_actor, config.tau)
+            target_critic = optax.incremental_update(self.critic, target_critic, config.tau)
+            target_actor = optax.incremental_update(self.actor, target_actor, config.tau)
             return actor, optimizer, target_critic, target_actor, metrics
 
         # A loop of one round or none: unlike a condition it leaves what rests where it is, instead of copying it.
