@@ -110,6 +110,10 @@ class ReBRAC(Agent):
         return cls(config, critic, actor, critic, actor, *optimizers, jnp.int32(0), none_yet)
 
     def update(self, batch: Batch, key: PRNGKeyArray) -> tuple[Self, Metrics]:
+        """``step`` with fresh noise for the target's smoothing."""
+        return self.step(batch, jax.random.normal(key, batch.actions.shape))
+
+    def step(self, batch: Batch, noise: Float[Array, "B act"]) -> tuple[Self, Metrics]:
         """One Adam step on the critic; once in ``actor_period`` steps also on the actor, and the targets move.
 
         The actor's loss is taken at the parameters from before the step, the critic's included, and the targets move
@@ -117,7 +121,6 @@ class ReBRAC(Agent):
         with zero gradients.
         """
         config, steps = self.config, self.steps + 1
-        noise = jax.random.normal(key, batch.actions.shape)
         y = critic_target(self.target_actor, self.target_critic, batch, noise, config)
         gradients, metrics = jax.grad(critic_loss, has_aux=True)(self.critic, batch, y)
         critic, critic_optimizer = adam_step(self.critic, gradients, self.critic_optimizer, config.learning_rate)
