@@ -177,7 +177,7 @@ def resolve(agent: type[Agent], preset: Preset, task: Task | None, explicit: Map
     return Resolved(settings, config, sources, tuned=row is not None)
 
 
-def published_values(agent: type[Agent], task: Task, settings: Mapping[str, Any]) -> dict[str, Any]:
+def published_values(agent: type[Agent], task: Task | None, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Every setting of the published version of an algorithm that a run's settings choose, as plain values."""
     choices = {name: settings[name] for name in agent.published_choices if name in settings}
     resolved = resolve(agent, "published", task, choices)
