@@ -449,19 +449,20 @@ def test_two_processes_download_once(server: Server, file: Path) -> None:
 
 
 def test_a_lock_that_its_holder_removed_is_no_lock(server: Server, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first holder removes its lock, and a second one makes a new one: the download waits for that as well."""
+    """While the download waits for a lock, another one takes its place: it waits for that as well."""
     waiting = threading.Event()
     monkeypatch.setattr(module._LOG, "warning", lambda *_: waiting.set())
     lock = file.with_name(file.name + ".lock")
     file.parent.mkdir()
     url = server.serves("/a", ranged(GOOD))
     thread = threading.Thread(target=get, args=(file, url))
-    first, second = FileLock(lock), FileLock(lock)
-    with first:
+    other = lock.with_name("other.lock")
+    second = FileLock(other)
+    with FileLock(lock):
         thread.start()
         assert waiting.wait(10)
-        lock.unlink()
-        second.acquire(blocking=False)
+        second.acquire()
+        other.replace(lock)
     thread.join(0.5)
     assert thread.is_alive()
     assert not server.log

@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -73,7 +73,7 @@ class Dataset(eqx.Module):
     it ends in a terminal state, where no next observation is needed because its mask is 0.
     """
 
-    observations: Shaped[Rows, "N *obs"]
+    observations: Shaped[Rows, " N *obs"]
     actions: Float[Rows, "N act"]
     rewards: Float[Rows, " N"]
     masks: Float[Rows, " N"]
@@ -227,24 +227,24 @@ class Dataset(eqx.Module):
         """B transitions, drawn uniformly with replacement. Pure, and made to be compiled into a training step."""
         return self.rows(self.transitions[sample_indices(key, self.size, batch_size)])
 
-    def rows(self, rows: Int[Rows, " B"]) -> Batch:
+    def rows(self, rows: Int[Rows, " B"] | Sequence[int]) -> Batch:
         """The transitions that start at the given rows."""
         return self.window(rows).batch()
 
-    def window(self, rows: Int[Rows, " B"]) -> Window:
+    def window(self, rows: Int[Rows, " B"] | Sequence[int]) -> Window:
         """The transitions that start at the given rows, gathered where the rows are: on the device or on the host."""
         xp: Any = jnp if isinstance(rows, Array) else np
-        rows = xp.asarray(rows)
-        following = xp.minimum(rows + 1, self.episode_ends[rows])
-        stack = rows[:, None] + xp.arange(1 - self.frame_stack, 1)
-        stack = xp.maximum(stack, self.episode_starts[rows][:, None])
+        at = xp.asarray(rows)
+        following = xp.minimum(at + 1, self.episode_ends[at])
+        stack = at[:, None] + xp.arange(1 - self.frame_stack, 1)
+        stack = xp.maximum(stack, self.episode_starts[at][:, None])
         return Window(
             frames=self.observations[xp.concatenate([stack, following[:, None]], axis=1)],
-            actions=self.actions[rows],
-            rewards=self.rewards[rows],
-            masks=self.masks[rows],
+            actions=self.actions[at],
+            rewards=self.rewards[at],
+            masks=self.masks[at],
             next_actions=self.actions[following],
-            next_action_valid=(following > rows) & self.is_transition[following],
+            next_action_valid=(following > at) & self.is_transition[following],
         )
 
     def to_device(self) -> "Dataset":
