@@ -8,9 +8,10 @@ Rates and results are those of docs/benchmarks.md, steps and seeds those of the 
 import re
 from pathlib import Path
 
+from guidedflow.agents import AGENTS
 from guidedflow.results import published
-from guidedflow.results.protocol import protocol
-from guidedflow.suites import Task, published_settings, tasks
+from guidedflow.suites import Task, tasks
+from guidedflow.suites.suite import Protocol
 from guidedflow.training.settings import resolve
 
 BENCHMARKS = (Path(__file__).parents[1] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
@@ -102,17 +103,26 @@ def hours(agent: str, chosen: list[Task], updates: int, rate: float) -> str:
         return "-"
     if any(task.is_visual for task in chosen):
         return "not measured"
-    marks = "" if all(published_settings(agent, task.dataset) for task in chosen) else " (d)"
-    resolved = {resolve(agent, "published", task, {}).train.steps for task in chosen}
-    marks += "" if resolved == {protocol(chosen[0]).steps} else " (s)"
-    return f"{updates / rate / 3600:,.0f} h{marks}"
+    resolved = [resolve(AGENTS[agent], "published", task, {}) for task in chosen]
+    footnotes = "" if all(one.tuned for one in resolved) else " (d)"
+    footnotes += "" if {one.train.steps for one in resolved} == {protocol(chosen[0]).steps} else " (s)"
+    return f"{updates / rate / 3600:,.0f} h{footnotes}"
+
+
+def protocol(task: Task) -> Protocol:
+    """How the published scores of a task were made."""
+    found = task.suite.protocol(task)
+    if found is None:
+        raise SystemExit(f"{task.id}: expected a task with published scores")
+    return found
 
 
 def rows() -> list[str]:
     """The table's rows."""
     categories: dict[str, list[Task]] = {}
     for task in tasks():
-        categories.setdefault(task.category, []).append(task)
+        if task.suite.protocol(task) is not None:
+            categories.setdefault(task.category, []).append(task)
     per_second, found = rates(), []
     for category, chosen in categories.items():
         wanted = protocol(chosen[0])

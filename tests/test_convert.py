@@ -101,6 +101,63 @@ def test_the_declared_order_is_the_vectors_order_and_leaves_out_the_rest(tmp_pat
     np.testing.assert_array_equal(one.observations, plain[:, :1])
 
 
+def camera_and_proprio():
+    fields = own_arrays()
+    image = np.random.default_rng(0).integers(0, 256, (120, 8, 8, 3), np.uint8)
+    return {**fields, "observations": {"proprio": fields["observations"], "image": image, "goal": np.zeros((120, 2))}}
+
+
+@pytest.mark.parametrize("kind", ["mapping", "npz", "h5"])
+def test_pictures_beside_vectors_are_refused(kind, tmp_path):
+    fields = camera_and_proprio()
+    entries = {f"observations/{name}": array for name, array in fields.pop("observations").items()}
+    given, name = {**fields, **entries}, "arrays"
+    if kind == "npz":
+        np.savez(tmp_path / "raw.npz", **given)
+    if kind == "h5":
+        write_hdf5(tmp_path / "raw.h5", given)
+    if kind != "mapping":
+        given = tmp_path / f"raw.{kind}"
+        name = str(given)
+        (problem,) = inspect(given).problems
+        assert "--observation-keys goal proprio`" in problem or "--observation-keys proprio goal`" in problem
+        assert problem.endswith(" (pictures, image, cannot be part of a vector)")
+    message = (
+        rf"^{name}: observations/image: expected vectors, found pictures \(uint8 of shape \(8, 8, 3\)\).* leave image"
+    )
+    with pytest.raises(DataError, match=message):
+        gf.convert(given, tmp_path / "own.npz", observation_keys=["proprio", "image", "goal"])
+    assert not (tmp_path / "own.npz").exists()
+    dataset = gf.load_dataset(gf.convert(given, tmp_path / "own.npz", observation_keys=["proprio", "goal"]))
+    assert dataset.spec.observation_shape == (6,)
+    assert inspect(tmp_path / "own.npz").problems == []
+
+
+def test_a_picture_in_an_environments_dictionary_is_refused_and_bytes_of_other_shapes_are_not():
+    keys = (("image", (4, 4, 3)), ("place", (2,)))
+    seen = {"image": np.zeros((4, 4, 3), np.uint8), "place": np.zeros(2)}
+    with pytest.raises(DataError, match=r"observation/image: expected vectors, found pictures"):
+        flattened(seen, keys, "observation")
+    assert flattened({**seen, "image": seen["image"] / 255}, keys, "observation").shape == (50,)
+    assert flattened({"board": np.ones((2, 2), np.uint8)}, (("board", (2, 2)),), "it").tolist() == [1, 1, 1, 1]
+
+
+def test_rewards_are_optional_but_all_recordings_must_agree(tmp_path):
+    fields = dictionary(own_arrays())
+    del fields["rewards"]
+    dataset = gf.load_dataset(gf.convert(fields, tmp_path / "own.npz", observation_keys=["z"]))
+    assert (len(dataset), dataset.has_rewards) == (117, False)
+    (tmp_path / "episodes").mkdir()
+    demonstrations = {name: array for name, array in episode().items() if name != "rewards"}
+    np.savez(tmp_path / "episodes" / "1.npz", **demonstrations)
+    np.savez(tmp_path / "episodes" / "2.npz", **demonstrations)
+    dataset = gf.load_dataset(gf.convert(tmp_path / "episodes", tmp_path / "both.npz"))
+    assert (len(dataset), dataset.has_rewards) == (10, False)
+    np.savez(tmp_path / "episodes" / "2.npz", **episode())
+    with pytest.raises(DataError, match=r"1.npz: rewards: expected one a step, as in .*2.npz, found none"):
+        gf.convert(tmp_path / "episodes", tmp_path / "other.npz")
+
+
 def test_timeouts_are_optional_and_pictures_pass_through(tmp_path):
     fields = own_arrays()
     fields["terminals"] = fields["terminals"] | fields.pop("timeouts")
@@ -279,7 +336,7 @@ def test_a_policy_refuses_other_dictionaries(observation, message, tmp_path):
     with pytest.raises(DataError, match=message):
         policy(observation)
     plain = gf.Policy(gf.make_agent("rebrac", spec, hidden=(8,)), "actor", Spec(*spec[:3]))
-    with pytest.raises(DataError, match=r"observation: expected shape \(4,\), found a dictionary"):
+    with pytest.raises(SettingsError, match=r"observation: expected shape \(4,\), found a dictionary"):
         plain(observation)
 
 
@@ -322,6 +379,7 @@ def test_evaluation_and_interaction_take_actions_of_the_environments_range():
     assert not np.allclose(env.taken, stored)
 
 
+@pytest.mark.slow
 def test_a_task_is_trained_and_evaluated_on_converted_data(cube_data, tmp_path):
     task = gf.load_dataset(TASK, cube_data)
     ends = np.arange(len(task.actions)) == task.episode_ends
@@ -339,15 +397,16 @@ def test_a_task_is_trained_and_evaluated_on_converted_data(cube_data, tmp_path):
     dataset = gf.load_dataset(path)
     np.testing.assert_allclose(dataset.actions, task.actions, atol=1e-6)
     run = gf.train(TASK, dataset=path, run_dir=tmp_path / "run", eval_episodes=1, **RUN)
-    rows = gf.evaluate(run.path)
-    assert rows == run.summary["results"]
+    (again,), (row,) = gf.evaluate(run.path), run.summary["results"]
+    assert {name: again[name] for name in ("success", "mean_return", "seed")} == {
+        name: row[name] for name in ("success", "mean_return", "seed")
+    }
     config = json.loads((run.path / "config.json").read_text())
     assert (config["task"], config["data"]["source"], config["data"]["is_own"]) == (TASK, str(path), True)
     assert gf.resume(run.path).path == run.path  # It finds the file again, not the task's data.
     (tmp_path / "elsewhere").mkdir()
     moved = path.rename(tmp_path / "elsewhere" / path.name)
-    for where in ({"data_dir": moved.parent}, {"dataset": moved}):
-        assert gf.resume(run.path, **where).path == run.path
+    assert gf.resume(run.path, dataset=moved).path == run.path
     saved = config["spec"]
     assert saved["action_range"] == [[-0.25] * 5, [0.75] * 5]
     assert Spec.from_json(saved) == dataset.spec
@@ -414,6 +473,7 @@ NAMED = dictionary(FLAT)
     [
         ({"pictures": 3}, {}, r"arrays: expected the fields observations, actions, terminals, found pictures"),
         ({}, {}, r"arrays: expected the fields .*, found none"),
+        ({**FLAT, "rewards": None}, {}, r"arrays: rewards: expected numbers, found dtype object"),
         (3, {}, r"source: expected arrays by name or a path, found int"),
         (changed(rewards=with_row(FLAT["rewards"], 7, np.nan)), {}, r"arrays: rewards: .*found nan in row 7"),
         (changed(terminals=with_row(FLAT["rewards"] * 0, 8, 2)), {}, r"arrays: terminals: .*found 2 in row 8"),
@@ -482,8 +542,9 @@ NAMED = dictionary(FLAT)
         ),
     ],
 )
-def test_malformed_arrays_are_told_in_one_line(fields, options, message, tmp_path):
-    with pytest.raises(DataError, match=message) as error:
+def test_malformed_arrays_are_one_line(fields, options, message, tmp_path):
+    is_option = message.startswith(("action_range", "observation_keys", "source"))
+    with pytest.raises(SettingsError if is_option else DataError, match=message) as error:
         gf.convert(fields, tmp_path / "own.npz", **options)
     assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
@@ -565,9 +626,11 @@ def test_sources_that_are_none(tmp_path, minari_set):
     gf.convert(own_arrays(), new)
     with pytest.raises(DataError, match=r"own.npz: expected data as it was recorded, found what guidedflow data conv"):
         gf.convert(new, tmp_path / "again.npz")
-    with pytest.raises(DataError, match=r"own.txt: expected a new file's name that ends in .npz"):
+    with pytest.raises(SettingsError, match=r"output: expected a file's name, found NoneType"):
+        gf.convert(own_arrays(), None)
+    with pytest.raises(SettingsError, match=r"own.txt: expected a new file's name that ends in .npz"):
         gf.convert(own_arrays(), tmp_path / "own.txt")
-    with pytest.raises(DataError, match=r"own.npz: expected a new file, found one that exists"):
+    with pytest.raises(SettingsError, match=r"own.npz: expected a new file, found one that exists"):
         gf.convert(own_arrays(), new)
 
 

@@ -3,16 +3,23 @@
 import re
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 import guidedflow as gf
 from benchmarks import browser
 from benchmarks.synthetic import write_run
+from guidedflow.results import plots
+from guidedflow.results.columns import read_records
+from guidedflow.results.guidance import guidance_curves
+from guidedflow.runs.find import find_runs
+from guidedflow.runs.folder import RunFolder
 from guidedflow.suites import tasks
 
 PLAY = [task for task in tasks() if task.category == "ogbench/cube-single-play"]
 NOISY = [task for task in tasks() if task.category == "ogbench/cube-single-noisy"]
 HOSTILE = "</script><img src=x onerror=alert(1)>"
+QUICK = "gfp vabc (quick, alpha=0.25, batch_size=128, flow_steps=7, hidden=256x256x128, other data)"
 
 
 @pytest.fixture(scope="module")
@@ -22,10 +29,38 @@ def report(tmp_path_factory):
         write_run(folder / "runs" / f"gfp-{task.id}", task, seeds=(0, 1), score=90.0)
         write_run(folder / "runs" / f"fql-{task.id}", task, "fql", seeds=(0, 1), score=60.0)
     write_run(folder / "runs" / "noisy", NOISY[0], seeds=(0, 1), score=30.0)
-    quick = write_run(folder / "runs" / "<b>quick & co" / HOSTILE, PLAY[0], preset="quick", data_made_by={"seed": "0"})
+    made = {"data_made_by": {"seed": "0"}, "hidden": (256, 256, 128), "alpha": 0.25, "flow_steps": 7, "batch_size": 128}
+    quick = write_run(folder / "runs" / "<b>quick & co" / HOSTILE, PLAY[0], preset="quick", **made)
     (quick / "videos").mkdir()
     Image.new("RGB", (7, 7)).save(quick / "videos" / "step25000-seed0-vabc-episode0.gif")
     return gf.report(folder / "runs", folder / "out")
+
+
+@pytest.fixture(scope="module")
+def figures(report):
+    """Every picture as a Matplotlib figure."""
+    from matplotlib import rc_context
+
+    records = read_records(map(RunFolder, find_runs([report.path.parent / "runs"])))
+    curves = guidance_curves(row for one in records.scored for row in one.run.guidance)
+    with rc_context(plots.STYLE):
+        return {name: draw() for name, draw in plots.drawings(report.table, records, report.statistics, curves).items()}
+
+
+def test_no_legend_is_cut_off_or_drawn_over_anything(figures):
+    """Finding 22; the labels of the quick run are longer than most figures are wide."""
+    assert any(len(text.get_text()) > 60 for figure in figures.values() for text in figure.legends[0].get_texts())
+    for name, figure in figures.items():
+        FigureCanvasAgg(figure).draw()
+        (legend,), renderer = figure.legends, figure.canvas.get_renderer()
+        box = legend.get_window_extent(renderer)
+        assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1, name
+        assert figure.bbox.y0 <= box.y0, name
+        panels = [axis.get_tightbbox(renderer) for axis in figure.axes if axis.axison]
+        assert all(panel.y0 >= box.y1 for panel in panels), name
+        assert all(figure.bbox.x0 <= panel.x0 and panel.x1 <= figure.bbox.x1 for panel in panels), name
+        (title,) = figure.texts
+        assert all(title.get_window_extent(renderer).y0 >= panel.y1 - 1 for panel in panels), name
 
 
 def test_every_picture_is_there_twice_and_the_same_runs_give_the_same_files(report):
@@ -87,19 +122,38 @@ def test_the_page_sorts_and_filters(view):
     shown = view.locator("#overview tbody button").count()
     view.locator("#comparable").check()
     assert 0 < view.locator("#overview tbody button").count() < shown
-    view.locator("#benchmark").select_option("ogbench")
+    view.locator("#suite").select_option("ogbench")
     assert len(categories(view)) == 2
 
 
+def test_the_page_shows_the_tasks_of_a_category(view):
+    tasks_shown = view.locator("#overview tr.task th")
+    assert tasks_shown.count() == 0
+    view.locator("#overview .toggle").filter(has_text="cube-single-play").click()
+    assert tasks_shown.all_inner_texts() == [task.id for task in PLAY[:2]]
+    assert view.locator("#overview [aria-expanded=true]").count() == 1
+    view.locator("#tasks").check()
+    assert tasks_shown.count() == 3
+    view.locator("#tasks").uncheck()
+    assert tasks_shown.count() == 0
+    # A task that is asked for is shown without its category being opened.
+    view.locator("#search").fill("play-singletask-task2")
+    assert tasks_shown.all_inner_texts() == [PLAY[1].id]
+    view.get_by_label(f"{PLAY[1].id}, gfp actor", exact=False).first.click()
+    view.wait_for_selector("#cell .main-svg")
+    assert view.locator("#cell tbody tr").filter(has_text=PLAY[1].id).count() == 2
+    assert PLAY[0].id not in view.locator("#cell").inner_text()
+
+
 def test_a_cell_shows_the_runs_behind_it(view):
-    view.get_by_label("ogbench/cube-single-play, gfp vabc (quick, other data)").click()
+    view.get_by_label(f"ogbench/cube-single-play, {QUICK}: ").click()
     view.wait_for_selector("#cell .main-svg")
     said = view.locator("#cell").inner_text()
     for text in (
         "Not comparable with the published figure",
         "fewer steps: 25,000 instead of 1,000,000",
         "other data: locally generated",
-        "other network: hidden layers 256x256x256 instead of 512x512x512x512",
+        "other network: hidden layers 256x256x128 instead of 512x512x512x512",
         f"<b>quick & co/{HOSTILE}",
     ):
         assert text in said
@@ -111,14 +165,50 @@ def test_a_cell_shows_the_runs_behind_it(view):
     view.locator("#cell").wait_for(state="hidden")
 
 
-def test_charts_are_drawn_when_they_come_into_sight(view):
-    view.locator("#guidance").scroll_into_view_if_needed()
-    view.wait_for_selector("#guidance .main-svg")
-    assert "eta = " in view.locator("#guidance").inner_text()
+CHARTS = "[...document.querySelectorAll('main .chart')]"
 
 
-def test_the_page_prints_and_fits_a_phone(view):
+def test_every_chart_is_drawn_without_scrolling(view):
+    """Finding 22."""
+    view.wait_for_selector("html[data-charts=drawn]")
+    count = view.evaluate(f"{CHARTS}.length")
+    assert count == 5  # Bars, interquartile means, profiles, and two of guidance.
+    assert view.evaluate(f"{CHARTS}.filter(place => place.querySelector('.main-svg')).length") == count
+    assert view.evaluate("window.scrollY") == 0
+    assert "eta = " in view.locator("#guidance-key").inner_text()
+
+
+def test_a_key_is_no_wider_than_a_phone(started, report):
+    """Labels wrap outside of the charts, which keep their width (finding 22)."""
+    phone = started.new_page(viewport={"width": 390, "height": 844})
+    phone.goto((report.path / "index.html").as_uri())
+    phone.wait_for_selector("html[data-charts=drawn]")
+    for place in ("#bars-key", "#profiles-key"):
+        entries = phone.locator(f"{place} li")
+        assert entries.filter(has_text=QUICK).count() == 1
+        assert all(entries.nth(i).bounding_box()["width"] <= 390 for i in range(entries.count()))
+    # The plotting area has most of the phone's width.
+    widths = phone.evaluate(f"{CHARTS}.map(place => place.querySelector('.nsewdrag').getBoundingClientRect().width)")
+    assert min(widths) > 190
+    assert phone.evaluate("document.documentElement.scrollWidth") <= 390
+    phone.close()
+
+
+def test_paper_shows_every_chart_whole(view):
+    """Even when it is printed at once (finding 22)."""
     assert view.pdf().startswith(b"%PDF")
+    view.emulate_media(media="print")
+    view.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    drawn = view.evaluate(f"{CHARTS}.map(place => place.querySelector('.main-svg').getBoundingClientRect().width)")
+    assert set(drawn) == {470}
+    view.emulate_media(media="screen")
+    view.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    view.wait_for_function(
+        f"{CHARTS}.every(place => place.querySelector('.main-svg').getBoundingClientRect().width != 470)"
+    )
+
+
+def test_the_page_fits_a_phone(view):
     view.set_viewport_size({"width": 390, "height": 844})
     # Only the table scrolls sideways.
     view.wait_for_function("document.documentElement.scrollWidth <= 390", timeout=5_000)

@@ -23,7 +23,7 @@ class Report:
     def __call__(self) -> int:
         """Print the table and the page's path."""
         import guidedflow as gf
-        from guidedflow.results.table import as_terminal
+        from guidedflow.results.rendering import as_terminal
         from guidedflow.training.display import make_console
 
         report = gf.report(self.runs, self.out)

@@ -234,6 +234,7 @@ class Dataset(eqx.Module):
     def window(self, rows: Int[Rows, " B"]) -> Window:
         """The transitions that start at the given rows, gathered where the rows are: on the device or on the host."""
         xp: Any = jnp if isinstance(rows, Array) else np
+        rows = xp.asarray(rows)
         following = xp.minimum(rows + 1, self.episode_ends[rows])
         stack = rows[:, None] + xp.arange(1 - self.frame_stack, 1)
         stack = xp.maximum(stack, self.episode_starts[rows][:, None])
@@ -305,11 +306,10 @@ def sample_indices(key: PRNGKeyArray, size: int, batch_size: int) -> Int[Array, 
 
 
 def check_fields(fields: Mapping[str, Any], source: str, *, unit_actions: bool = True) -> dict[str, np.ndarray]:
-    """Fields as arrays of one length N, of the right kind and free of NaN; actions clipped to [-1, 1].
+    """Fields as arrays of one length N, of the right kind and free of NaN.
 
-    Without ``unit_actions`` they keep whatever range they have.
-
-    Observations become float32 (uint8 stays), actions and rewards float32, every other field bool.
+    Observations become float32 (uint8 stays), actions and rewards float32, every other field bool. Actions must be in
+    [-1, 1] and are clipped to ``ACTION_BOUND``; without ``unit_actions`` they keep whatever range they have.
 
     Raises:
         DataError: naming the source, the field, the first bad row, what was expected and what was found.

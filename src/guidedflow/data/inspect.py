@@ -98,8 +98,9 @@ def _summary(dataset: Dataset, content: Mapping[str, np.ndarray], ends_at_succes
     terminal[dataset.transitions] = np.asarray(dataset.masks)[dataset.transitions] == 0
     terminal_episodes = _share(terminal, episode)
     success = terminal_episodes if ends_at_success else None
-    if "success" in content and len(content["success"]) == len(episode):
-        success = _share(np.asarray(content["success"]).reshape(len(episode), -1).any(axis=1) & step, episode)
+    recorded = np.asarray(content.get("success", ()))
+    if recorded.dtype.kind in "biuf" and recorded.shape in ((len(episode),), (len(episode), 1)):
+        success = _share((recorded.reshape(-1) != 0) & step, episode)
     summary: dict[str, Any] = {
         "transitions": len(dataset),
         "episodes": len(last),

@@ -1,19 +1,23 @@
 """Two runs side by side: their settings, and their scores seed by seed."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.special
+from scipy.special import stdtr
 
-from guidedflow.errors import UserError
+from guidedflow.errors import RunError
+from guidedflow.results.figures import Score, paired_interval
 from guidedflow.results.protocol import brief
-from guidedflow.results.runs import Folder
+from guidedflow.results.records import Evaluated, read_evaluations
+from guidedflow.results.rendering import printable
+from guidedflow.runs.config import RunConfig
+from guidedflow.runs.folder import RunFolder
+from guidedflow.types import Variant, variant_text
 
 MISSING = "not set"
-# Where a run is and when it was made says nothing of what it computes.
-SECTIONS = ("settings", "config", "versions", "data")
 
 
 class Difference(NamedTuple):
@@ -27,7 +31,7 @@ class Difference(NamedTuple):
 class Paired(NamedTuple):
     """One policy's scores in both runs, paired by seed. ``b`` less ``a``."""
 
-    variants: tuple[str, str]
+    variants: tuple[Variant, Variant]
     policy: str
     steps: tuple[int, int]
     """The last step at which both runs have an evaluation of every shared seed; each run's last if there is none."""
@@ -35,10 +39,16 @@ class Paired(NamedTuple):
     a: float
     b: float
     difference: float
-    half_width: float
-    """Half of the 95% interval of the mean difference (Student's t over seeds); NaN with one seed."""
+    low: float
+    """Of the 95% interval of the mean difference over seeds; NaN with one seed."""
+    high: float
     p_value: float
     """Of the paired t-test, two-sided; NaN with one seed or where every seed differs by the same."""
+
+    @property
+    def name(self) -> str:
+        """Variant and policy, for people."""
+        return f"{' / '.join(filter(None, dict.fromkeys(map(variant_text, self.variants))))} {self.policy}".strip()
 
 
 class Comparison(NamedTuple):
@@ -49,122 +59,140 @@ class Comparison(NamedTuple):
     notes: tuple[str, ...]
 
 
-def compare(a: Folder, b: Folder) -> Comparison:
-    """Compare two runs' settings and scores.
+Scores = Mapping[Evaluated, Mapping[int, Score]]
+"""By variant, seed and policy, then by step."""
+
+
+def compare(run_a: Path | str, run_b: Path | str) -> Comparison:
+    """What differs between two runs of a task or environment, in settings and in scores (paired by seed).
 
     Raises:
-        UserError: a damaged file, or nothing to compare: other tasks, or no shared policy and seed.
+        RunError: no such run, a damaged one, or nothing that both have.
     """
-    saved = (a.config(), b.config())
-    if saved[0].get("task") != saved[1].get("task"):
-        tasks = " and ".join(str(config.get("task") or "data of one's own") for config in saved)
-        raise UserError(f"{a.path} and {b.path}: expected two runs of one task, found {tasks}")
+    folders = RunFolder(Path(run_a)), RunFolder(Path(run_b))
+    a, b = (folder.config() for folder in folders)
+    where = f"{folders[0].path} and {folders[1].path}"
+    if (a.task, a.env) != (b.task, b.env):
+        found = " and ".join(config.task or config.env or "data without an environment" for config in (a, b))
+        raise RunError(f"{where}: expected two runs of one task or environment, found {found}")
     notes: list[str] = []
-    rows = (a.evaluations(), b.evaluations())
-    for folder, found in zip((a, b), rows, strict=True):
-        if not found:
-            notes.append(f"{folder.path}: no evaluation, so there is no result to compare")
+    scores: list[Scores] = []
+    for folder in folders:
+        found_scores = read_evaluations(folder, folder.config(), notes)
+        scores.append({key: {one.step: one.score for one in evaluations} for key, evaluations in found_scores.items()})
         if not folder.is_finished():
             notes.append(f"{folder.path}: not finished yet")
-    results = _results(rows, notes, f"{a.path} and {b.path}") if all(rows) else []
+    results = _results(scores[0], scores[1], notes, where) if all(scores) else []
     for result in results:
-        if result.steps[0] != result.steps[1]:
-            notes.append(f"{result.policy}: no step was evaluated in both runs, so the last of each are compared")
-        name = f"{' / '.join(dict.fromkeys(result.variants))} {result.policy}".strip()
-        if len(result.seeds) == 1:
-            notes.append(f"{name}: a single shared seed ({result.seeds[0]}), so no test and no interval")
-        elif math.isnan(result.p_value):
-            notes.append(f"{name}: every seed differs by the same, so there is no test")
-    return Comparison(tuple(_differences(*saved)), tuple(results), tuple(notes))
+        notes += _notes(result)
+    return Comparison(tuple(_differences(a, b)), tuple(results), tuple(notes))
 
 
-def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Difference]:
+def _notes(result: Paired) -> list[str]:
+    notes = []
+    if result.steps[0] != result.steps[1]:
+        notes.append(f"{result.name}: no step was evaluated in both runs, so the last of each are compared")
+    if len(result.seeds) == 1:
+        notes.append(f"{result.name}: a single shared seed ({result.seeds[0]}), so no test and no interval")
+    elif math.isnan(result.p_value):
+        notes.append(f"{result.name}: every seed differs by the same, so there is no test")
+    return notes
+
+
+def _differences(a: RunConfig, b: RunConfig) -> list[Difference]:
     flat = [_flat(config) for config in (a, b)]
     found = []
     for name in dict.fromkeys([*flat[0], *flat[1]]):
-        x, y = (brief(config[name]) if name in config else MISSING for config in flat)
+        x, y = (config.get(name) for config in flat)
         if x != y:
-            found.append(Difference(name, x, y))
+            found.append(
+                Difference(name, *(brief(name, config[name]) if name in config else MISSING for config in flat))
+            )
     return found
 
 
-def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
-    found = {name: config.get(name) for name in ("agent", "preset", "sweep", "device")}
-    for section in SECTIONS:
-        values = config.get(section)
-        prefix = f"{section}." if section in ("versions", "data") else ""
-        found |= {f"{prefix}{name}": value for name, value in (values if isinstance(values, Mapping) else {}).items()}
-    return found
+def _flat(config: RunConfig) -> dict[str, Any]:
+    """Everything that decides what a run computes; where it lies and when it was made does not."""
+    found: dict[str, Any] = {"agent": config.agent, "preset": config.preset, "device": config.device}
+    found |= {f"sweep.{name}": list(values) for name, values in config.sweep.items()}
+    found |= {**config.settings, **config.config}
+    found |= {f"versions.{name}": version for name, version in config.versions.items()}
+    data = {
+        name: getattr(config.data, name) for name in ("source", "fingerprint", "transitions", "episodes", "made_by")
+    }
+    return found | {f"data.{name}": value for name, value in data.items()}
 
 
-def _results(rows: Sequence[Sequence[Mapping[str, Any]]], notes: list[str], where: str) -> list[Paired]:
-    scores: list[dict[tuple[str, str], dict[int, dict[int, float]]]] = [{}, {}]
-    for found, mine in zip(rows, scores, strict=True):
-        for row in found:
-            by_step = mine.setdefault((row["variant"], row["policy"]), {}).setdefault(row["step"], {})
-            by_step[row["seed"]] = row["score"]
-    variants = [list(dict.fromkeys(variant for variant, _ in mine)) for mine in scores]
-    pairs = [(name, name) for name in variants[0] if name in variants[1]]
+def _results(a: Scores, b: Scores, notes: list[str], where: str) -> list[Paired]:
+    variants = [list(dict.fromkeys(variant for variant, _, _ in scores)) for scores in (a, b)]
+    pairs = [(variant, variant) for variant in variants[0] if variant in variants[1]]
     if not pairs and len(variants[0]) == len(variants[1]) == 1:
         pairs = [(variants[0][0], variants[1][0])]
-    unpaired = sorted(set(variants[0]) ^ set(variants[1])) if pairs and pairs[0][0] == pairs[0][1] else []
-    if unpaired:
-        notes.append(f"only one of the runs has {', '.join(name or 'no sweep' for name in unpaired)}")
+    elif pairs:
+        unpaired = [variant_text(variant) or "no sweep" for variant in sorted(set(variants[0]) ^ set(variants[1]))]
+        notes += [f"only one of the runs has {', '.join(unpaired)}"] if unpaired else []
     results = []
     for first, second in pairs:
-        for policy in dict.fromkeys(policy for variant, policy in scores[0] if variant == first):
-            x, y = scores[0][first, policy], scores[1].get((second, policy), {})
-            result = _pair((first, second), policy, x, y)
-            results += [result] if result else []
+        for policy in dict.fromkeys(policy for variant, _, policy in a if variant == first):
+            mine = {seed: by_step for (v, seed, p), by_step in a.items() if (v, p) == (first, policy)}
+            theirs = {seed: by_step for (v, seed, p), by_step in b.items() if (v, p) == (second, policy)}
+            chosen = _steps(mine, theirs)
+            results += [_pair((first, second), policy, mine, theirs, chosen)] if chosen else []
     if not results:
-        raise UserError(f"{where}: expected a policy and a seed that both have, found none")
+        raise RunError(f"{where}: expected a policy and a seed that both have, found none")
     return results
 
 
-def _pair(
-    variants: tuple[str, str], policy: str, x: Mapping[int, Mapping[int, float]], y: Mapping[int, Mapping[int, float]]
-) -> Paired | None:
-    if not x or not y:
-        return None
-    shared = {(step, step): sorted(set(x[step]) & set(y[step])) for step in x if step in y}
-    ends = max(x), max(y)
-    shared = shared or {ends: sorted(set(x[ends[0]]) & set(y[ends[1]]))}
-    most = max(map(len, shared.values()))
-    if not most:
-        return None
-    steps = max(pair for pair, seeds in shared.items() if len(seeds) == most)
-    seeds = shared[steps]
-    a, b = (np.array([found[step][seed] for seed in seeds]) for found, step in zip((x, y), steps, strict=True))
-    difference, n = b - a, len(seeds)
-    half = p_value = math.nan
-    if n > 1:
-        error = float(difference.std(ddof=1)) / math.sqrt(n)
-        half = float(scipy.special.stdtrit(n - 1, 0.975)) * error
-        # Scores are rounded in the files; what differs by less than that does not differ.
-        if error > 1e-9:
-            p_value = 2 * float(scipy.special.stdtr(n - 1, -abs(difference.mean()) / error))
-    means = float(a.mean()), float(b.mean())
-    return Paired(variants, policy, steps, tuple(seeds), *means, float(difference.mean()), half, p_value)
+By_seed = Mapping[int, Mapping[int, Score]]
+
+
+def _steps(a: By_seed, b: By_seed) -> tuple[int, int] | None:
+    """The last step at which both evaluated the most shared seeds; each one's last if there is none."""
+    shared = sorted(set(a) & set(b))
+    counts: dict[int, int] = {}
+    for seed in shared:
+        for step in set(a[seed]) & set(b[seed]):
+            counts[step] = counts.get(step, 0) + 1
+    if counts:
+        most = max(counts.values())
+        step = max(step for step, count in counts.items() if count == most)
+        return step, step
+    last = [max((max(found[seed]) for seed in shared), default=0) for found in (a, b)]
+    return (last[0], last[1]) if any(last[0] in a[seed] and last[1] in b[seed] for seed in shared) else None
+
+
+def _pair(variants: tuple[Variant, Variant], policy: str, a: By_seed, b: By_seed, steps: tuple[int, int]) -> Paired:
+    seeds = sorted(seed for seed in set(a) & set(b) if steps[0] in a[seed] and steps[1] in b[seed])
+    x, y = ([found[seed][step] for seed in seeds] for found, step in zip((a, b), steps, strict=True))
+    difference = np.array([two.value - one.value for one, two in zip(x, y, strict=True)])
+    n, p_value = len(seeds), math.nan
+    # Scores are rounded in the files; what differs by less than that does not differ.
+    if n > 1 and (error := float(difference.std(ddof=1)) / math.sqrt(n)) > 1e-9:
+        p_value = 2 * float(stdtr(n - 1, -abs(float(difference.mean())) / error))
+    before, after = (float(np.mean([score.value for score in scores])) for scores in (x, y))
+    mean, (low, high) = float(difference.mean()), paired_interval(x, y)
+    return Paired(variants, policy, steps, tuple(seeds), before, after, mean, low, high, p_value)
 
 
 def as_terminal(comparison: Comparison, names: tuple[str, str]) -> Any:
     """As something that a rich console prints."""
     from rich.console import Group
-    from rich.markup import escape
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
-    settings = Table("setting", *map(escape, names), title="what differs")
+    def text(content: str) -> Text:
+        return Text(printable(content))
+
+    settings = Table("setting", *(Column(text(name)) for name in names), title="what differs")
     for difference in comparison.differences:
-        settings.add_row(*map(Text, difference))
-    results = Table("variant", "policy", "step", "seeds", "A", "B", "B - A [95% interval]", "p", title="scores")
+        settings.add_row(*map(text, difference))
+    results = Table("policy", "step", "seeds", "A", "B", "B - A [95% interval]", "p", title="scores")
     for one in comparison.results:
-        interval = "" if math.isnan(one.half_width) else f" ± {one.half_width:.1f}"
+        interval = "" if math.isnan(one.low) else f" [{one.low:+.1f}, {one.high:+.1f}]"
         p_value = "" if math.isnan(one.p_value) else f"{one.p_value:.3g}"
-        variant = " / ".join(dict.fromkeys(one.variants))
         steps = " / ".join(f"{step:,}" for step in dict.fromkeys(one.steps))
-        numbers = steps, str(len(one.seeds)), f"{one.a:.1f}", f"{one.b:.1f}"
-        results.add_row(Text(variant), one.policy, *numbers, f"{one.difference:+.1f}{interval}", p_value)
+        numbers = steps, " ".join(map(str, one.seeds)), f"{one.a:.1f}", f"{one.b:.1f}"
+        results.add_row(text(one.name), *numbers, f"{one.difference:+.1f}{interval}", p_value)
     parts: list[Any] = [settings if comparison.differences else Text("the settings do not differ")]
     parts += [results] if comparison.results else []
-    return Group(*parts, *map(Text, comparison.notes))
+    return Group(*parts, *map(text, comparison.notes))

@@ -10,21 +10,25 @@ from pathlib import Path
 from typing import Any
 
 from guidedflow.results.aggregate import LEGEND as STATISTICS_LEGEND
-from guidedflow.results.aggregate import THRESHOLDS, Aggregate, Statistics
+from guidedflow.results.aggregate import THRESHOLDS, MethodStatistics, Statistics
 from guidedflow.results.aggregate import show as show_estimate
-from guidedflow.results.plots import Guidance, learning_curve
-from guidedflow.results.runs import Method, Run, Scored
-from guidedflow.results.table import LEGEND, Cell, Table, show
+from guidedflow.results.columns import Method, Records, Scored, learning_curve
+from guidedflow.results.guidance import GuidanceCurve
+from guidedflow.results.plots import COLOURS
+from guidedflow.results.records import RunRecord
+from guidedflow.results.rendering import LEGEND, in_all, show
+from guidedflow.results.table import Cell, Table
+from guidedflow.types import variant_text
 
 # Videos are embedded until they weigh this much, in bytes; plotly.js weighs 5 MB, the page shall stay below 15.
 VIDEOS_AT_MOST = 4_000_000
 
 
-def draw_page(table: Table, scored: Sequence[Scored], statistics: Statistics, curves: Sequence[Guidance]) -> str:
+def draw_page(table: Table, records: Records, statistics: Statistics, curves: Sequence[GuidanceCurve]) -> str:
     """The page's HTML."""
     template = importlib.resources.files("guidedflow.results").joinpath("page.html").read_text(encoding="utf-8")
     plotly = importlib.resources.files("plotly.package_data").joinpath("plotly.min.js").read_text(encoding="utf-8")
-    data = json.dumps(_data(table, scored, statistics, curves), allow_nan=False, separators=(",", ":"))
+    data = json.dumps(_data(table, records, statistics, curves), allow_nan=False, separators=(",", ":"))
     # Neither may end the script element that holds it.
     filling = {"DATA": data.replace("<", "\\u003c"), "PLOTLY": plotly.replace("</script", "<\\/script")}
     return re.sub(r"\{\{(DATA|PLOTLY)\}\}", lambda match: filling[match[1]], template)
@@ -45,41 +49,32 @@ class _Pool:
         return self._places[key]
 
 
-def _data(table: Table, scored: Sequence[Scored], statistics: Statistics, curves: Sequence[Guidance]) -> dict[str, Any]:
+def _data(table: Table, records: Records, statistics: Statistics, curves: Sequence[GuidanceCurve]) -> dict[str, Any]:
     pool = _Pool()
     methods = {method: place for place, method in enumerate(table.methods)}
-    runs = {run.path: (place, run) for place, run in enumerate({one.run.path: one.run for one in scored}.values())}
-    videos, left_out = _videos(scored)
+    runs = {one.run.path: one.run for one in records.scored}
+    places = {path: place for place, path in enumerate(runs)}
+    videos, left_out = _videos(records.scored)
     notes = list(table.notes)
     if left_out:
         notes.append(f"{left_out} videos are left out of this page, which would grow too large; they lie in the runs")
+    scored = [_scored(one, methods[one.method], places[one.run.path], pool) for one in records.scored]
+    for i, video in videos.items():
+        scored[i]["video"] = video
     return {
         "legend": LEGEND,
         "statisticsLegend": STATISTICS_LEGEND,
+        "colours": COLOURS,
+        "shared": in_all(table),
         "notes": notes,
         "methods": [method.label for method in table.methods],
-        "rows": list(table.rows),
+        "rows": [row._asdict() for row in table.rows],
         "cells": [_cell(cell, methods[cell.method]) for cell in table.cells.values()],
-        "runs": [_run(run, pool) for _, run in runs.values()],
-        "scored": [
-            {
-                "method": methods[one.method],
-                "run": runs[one.run.path][0],
-                "variant": one.variant,
-                "seed": one.seed,
-                "steps": pool.place([step for step, _ in one.curve]),
-                "scores": [_number(score) for _, score in one.curve],
-                "score": _number(one.verdict.score),
-                "step": one.verdict.step,
-                "comparable": not one.verdict.reasons,
-                "deviations": pool.place(one.deviations),
-                **({"video": videos[i]} if i in videos else {}),
-            }
-            for i, one in enumerate(scored)
-        ],
-        "aggregates": [_aggregate(one, methods) for one in statistics.aggregates],
+        "runs": [_run(run, pool) for run in runs.values()],
+        "scored": scored,
+        "aggregates": [_statistics(one, methods) for one in statistics.methods],
         "improvements": [
-            [one.benchmark, one.a.label, one.b.label, one.tasks, show_estimate(one.probability)]
+            [one.suite, one.a.label, one.b.label, one.tasks, show_estimate(one.probability)]
             for one in statistics.improvements
         ],
         "thresholds": [round(100 * x, 6) for x in THRESHOLDS],
@@ -90,53 +85,73 @@ def _data(table: Table, scored: Sequence[Scored], statistics: Statistics, curves
 
 def _number(value: float | None) -> float | None:
     """Rounded to what a reader can use; what is no number becomes null."""
-    return None if value is None or math.isnan(value) else round(value, 3)
+    return None if value is None or not math.isfinite(value) else round(value, 3)
 
 
 def _numbers(values: Any) -> list[float | None]:
     return [_number(float(value)) for value in values]
 
 
-def _cell(cell: Cell, method: int) -> dict[str, Any]:
-    of_method = cell.used[0].method
-    curve = learning_curve([one for one in cell.used if one.method == of_method])
+def _scored(one: Scored, method: int, run: int, pool: _Pool) -> dict[str, Any]:
     return {
-        "row": cell.row,
+        "method": method,
+        "run": run,
+        "variant": variant_text(one.variant),
+        "seed": one.seed,
+        "steps": pool.place([evaluation.step for evaluation in one.evaluations]),
+        "scores": [_number(evaluation.score.value) for evaluation in one.evaluations],
+        "score": _number(one.verdict.score.value),
+        "step": one.verdict.step,
+        "comparable": not one.verdict.reasons,
+        "deviations": pool.place(one.deviations),
+    }
+
+
+def _cell(cell: Cell, method: int) -> dict[str, Any]:
+    curve, other = learning_curve(cell.used), cell.published
+    low, high = map(_number, cell.figure.interval)
+    return {
+        "row": cell.row.name,
         "method": method,
         "ours": show(cell.figure),
         "mean": _number(cell.figure.mean),
-        "half": _number(cell.figure.half_width),
-        "published": show(cell.published) if cell.published else None,
-        "publishedMean": _number(cell.published.mean) if cell.published else None,
+        "low": low,
+        "high": high,
+        "published": show(other) if other else None,
+        "publishedMean": _number(other.mean) if other else None,
         "difference": _number(cell.difference),
-        "differenceHalf": _number(cell.difference_half_width),
+        "differenceInterval": _numbers(cell.difference_interval),
         "verdict": cell.verdict,
-        "part": f"{len(cell.tasks)} of {cell.row_size} tasks" if len(cell.tasks) < cell.row_size else "",
+        "part": f"{len(cell.tasks)} of {cell.row.size} tasks" if len(cell.tasks) < cell.row.size else "",
         "bold": cell.bold,
         "publishedBold": cell.published_bold,
         "reasons": list(cell.reasons),
         "notes": list(cell.notes),
-        "curve": {"steps": curve.steps, "means": _numbers(curve.means), "half": _numbers(curve.half_widths)},
+        "curve": {
+            "steps": curve.steps,
+            "means": _numbers(curve.means),
+            "low": _numbers(curve.low),
+            "high": _numbers(curve.high),
+        },
     }
 
 
-def _run(run: Run, pool: _Pool) -> dict[str, Any]:
+def _run(run: RunRecord, pool: _Pool) -> dict[str, Any]:
     return {
         "path": str(run.path),
-        "task": run.task.id,
-        "category": run.task.category,
-        "benchmark": run.task.benchmark,
-        "preset": run.preset,
-        "finished": run.finished,
+        "task": run.subject.id,
+        "category": run.subject.category,
+        "suite": run.subject.suite,
+        "finished": run.is_finished,
         "settings": pool.place({name: str(value) for name, value in sorted(run.settings.items())}),
         "versions": pool.place({**run.versions, "device": run.device}),
     }
 
 
-def _aggregate(one: Aggregate, methods: dict[Method, int]) -> dict[str, Any]:
+def _statistics(one: MethodStatistics, methods: dict[Method, int]) -> dict[str, Any]:
     share, low, high = map(_numbers, one.profile)
     return {
-        "benchmark": one.benchmark,
+        "suite": one.suite,
         "method": methods[one.method],
         "tasks": one.tasks,
         "runs": one.runs,
@@ -167,6 +182,6 @@ def _videos(scored: Sequence[Scored]) -> tuple[dict[int, str], int]:
 
 
 def _video(one: Scored) -> Path | None:
-    clip = "-".join(f"{one.variant} seed{one.seed} {one.method.policy}".split())
+    clip = "-".join(f"{variant_text(one.variant)} seed{one.seed} {one.method.policy}".split())
     wanted = re.compile(rf"step\d+-{re.escape(clip)}-episode\d+\.gif")
     return next((path for path in one.run.videos if wanted.fullmatch(path.name)), None)

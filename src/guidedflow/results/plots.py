@@ -2,209 +2,296 @@
 
 import functools
 import io
+import math
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from guidedflow.results.aggregate import BENCHMARKS, THRESHOLDS, Statistics
-from guidedflow.results.runs import GUIDANCE, Method, Scored
-from guidedflow.results.statistics import over_tasks_and_seeds
-from guidedflow.results.table import Table
+from guidedflow.results.aggregate import THRESHOLDS, Statistics
+from guidedflow.results.columns import Method, Records, Scored, learning_curve
+from guidedflow.results.guidance import GuidanceCurve
+from guidedflow.results.rendering import in_all
+from guidedflow.results.table import Cell, Table
 
-COLUMNS = 4
 FORMATS = ("svg", "png")
+COLUMNS = 4
+# Okabe and Ito's, which most eyes tell apart; what comes after them begins anew with another line.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#222222", "#8b5a2b", "#7f7fff", "#808000")
+LINES = ("-", "--", ":", "-.")
+DPI = 100
+# In inches.
+EDGE, ROW_OF_TEXT, GAP = 0.15, 0.17, 0.1
+CHARACTERS_AN_INCH = 14
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # Text stays text.
+    "svg.hashsalt": "guidedflow",  # The same runs give the same file.
+    "font.size": 9,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": "#e3e7ec",
+}
 
 
-class Curve(NamedTuple):
-    """Mean score over tasks and seeds at each step, and half of its 95% interval over seeds (NaN with one seed)."""
+class Sheet(NamedTuple):
+    """A figure with panels, whose margins in inches leave room for what stands there."""
 
-    steps: tuple[int, ...]
-    means: tuple[float, ...]
-    half_widths: tuple[float, ...]
-
-
-class Guidance(NamedTuple):
-    """GFP's guidance over training, averaged over the runs with the same eta."""
-
-    eta: float
-    steps: tuple[int, ...]
-    means: tuple[float, ...]
-    above_half: tuple[float, ...]
+    figure: Any
+    panels: list[Any]
+    left: float
+    bottom: float
+    between: tuple[float, float]
+    """Widths and heights between panels, in inches."""
+    grid: tuple[int, int]
+    """Rows and columns of panels."""
+    size: tuple[float, float]
+    """Width and height of a panel in inches."""
 
 
-def learning_curve(scored: Sequence[Scored]) -> Curve:
-    """Of one method's runs; at the steps at which all of its tasks have at least one evaluation."""
-    at: dict[int, dict[str, dict[int, float]]] = {}
-    tasks = {one.run.task.id for one in scored}
-    for one in scored:
-        for step, score in one.curve:
-            at.setdefault(step, {}).setdefault(one.run.task.id, {})[one.seed] = score
-    steps = sorted(step for step, found in at.items() if len(found) == len(tasks))
-    figures = [over_tasks_and_seeds(at[step]) for step in steps]
-    return Curve(tuple(steps), tuple(f.mean for f in figures), tuple(f.half_width for f in figures))
+def drawings(
+    table: Table, records: Records, statistics: Statistics, curves: Sequence[GuidanceCurve]
+) -> dict[str, Callable[[], Any]]:
+    """Every picture's name, and the function that draws it as a Matplotlib figure."""
+    looks = {method: _Look.of(i) for i, method in enumerate(table.methods)}
+    shared = in_all(table)
+    found: dict[str, Callable[[], Any]] = {}
+    for row in table.of_kind("category"):
+        mine = list(filter(row.holds, records.scored))
+        found[f"curves-{_file_name(row.name)}"] = functools.partial(_curves, row.name, mine, looks, shared)
+    if statistics.methods:
+        found["performance-profile"] = functools.partial(_profiles, statistics, looks, shared)
+    found["categories"] = functools.partial(_bars, table, looks, shared)
+    if curves:
+        found["guidance"] = functools.partial(_guidance, curves)
+    return found
 
 
-def guidance_curves(scored: Sequence[Scored], points: int = 60) -> list[Guidance]:
-    """One curve for each eta, weakest filter last."""
-    groups: dict[float, list[Mapping[str, Any]]] = {}
-    for run in {one.run.path: one.run for one in scored}.values():
-        for row in run.guidance:
-            swept = dict(pair.split("=") for pair in row["variant"].split())
-            groups.setdefault(float(swept.get("eta", run.settings["eta"])), []).append(row)
-    curves = []
-    for eta, rows in sorted(groups.items()):
-        table = np.array([[row["step"], *(row[name] for name in GUIDANCE)] for row in rows])
-        # Runs are written at steps of their own, so what lies close together is averaged.
-        edges = np.linspace(0, table[:, 0].max(), points + 1)
-        bins = np.digitize(table[:, 0], edges[1:-1], right=True)
-        means = np.array([table[bins == i].mean(axis=0) for i in np.unique(bins)])
-        steps, mean, above = means.T.tolist()
-        curves.append(Guidance(eta, tuple(round(step) for step in steps), tuple(mean), tuple(above)))
-    return curves
-
-
-def draw_all(
-    table: Table, scored: Sequence[Scored], statistics: Statistics, curves: Sequence[Guidance]
-) -> Iterator[tuple[str, bytes]]:
-    """Every picture as a file's name and content, each in ``FORMATS``."""
+def render(draw: Callable[[], Any]) -> Iterator[tuple[str, bytes]]:
+    """A picture in each of ``FORMATS``: the format and the file's content."""
     from matplotlib import rc_context
 
-    colours = {method: f"C{i % 10}" for i, method in enumerate(table.methods)}
-    drawings: dict[str, Callable[[], Any]] = {}
-    for row in table.rows:
-        mine = [one for one in scored if one.run.task.category == row]
-        if mine:
-            drawings[f"curves-{row.replace('/', '-')}"] = functools.partial(_curves, row, mine, colours)
-    drawings["performance-profile"] = functools.partial(_profiles, statistics, colours)
-    drawings["categories"] = functools.partial(_bars, table, colours)
-    if curves:
-        drawings["guidance"] = functools.partial(_guidance, curves)
-    # Text stays text in SVG, and the same runs give the same file.
-    with rc_context(
-        {
-            "svg.fonttype": "none",
-            "svg.hashsalt": "guidedflow",
-            "font.size": 9,
-            "axes.grid": True,
-            "axes.axisbelow": True,
-        }
-    ):
-        for name, draw in drawings.items():
-            figure = draw()
-            for kind in FORMATS:
-                content = io.BytesIO()
-                figure.savefig(content, format=kind, dpi=100, metadata={"Date": None} if kind == "svg" else None)
-                yield f"{name}.{kind}", content.getvalue()
+    with rc_context(STYLE):
+        figure = draw()
+        for kind in FORMATS:
+            content = io.BytesIO()
+            figure.savefig(content, format=kind, dpi=DPI, metadata={"Date": None} if kind == "svg" else None)
+            yield kind, content.getvalue()
 
 
-def _panels(
-    count: int, width: float = 3.0, height: float = 2.2, *, share: bool = False, left: float = 0.6, bottom: float = 1.0
-) -> tuple[Any, list[Any]]:
-    """A figure with ``count`` axes of this size in inches, and room below them for a legend."""
+class _Look(NamedTuple):
+    colour: str
+    line: str
+
+    @classmethod
+    def of(cls, place: int) -> "_Look":
+        return cls(COLOURS[place % len(COLOURS)], LINES[place // len(COLOURS) % len(LINES)])
+
+
+def _file_name(row: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in row)
+
+
+# ---------------------------------------------------------------------------------------------------------- layout
+
+
+def _sheet(
+    count: int,
+    width: float = 2.6,
+    height: float = 1.9,
+    *,
+    share: bool = False,
+    left: float = 0.6,
+    bottom: float = 0.5,
+    between: tuple[float, float] = (0.3, 0.6),
+) -> Sheet:
+    """A sheet with ``count`` panels of this size in inches."""
     from matplotlib.figure import Figure  # No pyplot: no screen and no global state needed.
 
     columns = min(COLUMNS, count)
     rows = -(-count // columns)
-    wide, high = width * columns + 0.2, height * rows + bottom
-    figure = Figure(figsize=(wide, high))
+    figure = Figure()
     axes = figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share).flatten().tolist()
-    # Measuring every label, as Matplotlib's layouts do, takes as long as drawing them.
-    inside = {"wspace": 0.25 if share else 0.35, "hspace": 0.35 if share else 0.5}
-    figure.subplots_adjust(left=left / wide, right=1 - 0.2 / wide, top=1 - 0.35 / high, bottom=bottom / high, **inside)
     for axis in axes[count:]:
         axis.set_axis_off()
     for axis in axes[max(0, count - columns) : count]:
         axis.tick_params(labelbottom=True)  # Of shared axes, those with nothing below them.
-    return figure, axes[:count]
+    return Sheet(figure, axes[:count], left, bottom, between, (rows, columns), (width, height))
 
 
-def _finish(figure: Any, entries: Mapping[str, Any]) -> Any:
-    columns = max(1, int(figure.get_figwidth() / 2.2))
-    figure.legend(list(entries.values()), list(entries), loc="lower center", ncols=columns, frameon=False, fontsize=8)
+def _finish(sheet: Sheet, entries: Mapping[str, Any], title: str) -> Any:
+    """Give the figure its size: what the panels need, a title above them and a legend below.
+
+    Only the legend is measured. Measuring every label, as Matplotlib's layouts do, takes as long as drawing them.
+    """
+    figure, (rows, columns), (across, down) = sheet.figure, sheet.grid, sheet.between
+    wide = sheet.left + columns * sheet.size[0] + (columns - 1) * across + 2 * EDGE
+    wide = max(wide, 4.5)
+    lines = textwrap.wrap(title, max(20, int(CHARACTERS_AN_INCH * wide)))
+    top = EDGE + ROW_OF_TEXT * len(lines) + 0.3
+    panels = rows * sheet.size[1] + (rows - 1) * down
+    figure.set_size_inches(wide, 10)  # The legend is measured in the width that it will have.
+    legend, legend_height = _legend(figure, entries, wide - 2 * EDGE)
+    bottom = EDGE + legend_height + (GAP if legend else 0.0) + sheet.bottom
+    high = top + panels + bottom
+    figure.set_size_inches(wide, high)
+    if legend:
+        legend.set_loc("lower left")
+        legend.set_bbox_to_anchor((EDGE / wide, EDGE / high))
+    figure.text(EDGE / wide, 1 - EDGE / high, "\n".join(lines), va="top", fontsize=8, color="#444444")
+    figure.subplots_adjust(
+        left=sheet.left / wide,
+        right=1 - 2 * EDGE / wide,
+        top=1 - top / high,
+        bottom=bottom / high,
+        wspace=across / sheet.size[0],
+        hspace=down / sheet.size[1],
+    )
     return figure
 
 
-def _curves(row: str, scored: Sequence[Scored], colours: Mapping[Method, str]) -> Any:
+def _legend(figure: Any, entries: Mapping[str, Any], room: float) -> tuple[Any, float]:
+    """A legend in as many columns as fit into ``room`` inches, and its height in inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    if not entries:
+        return None, 0.0
+    figure.set_dpi(DPI)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    labels = [textwrap.fill(label, max(20, int(CHARACTERS_AN_INCH * room) - 8)) for label in entries]
+    for columns in range(len(entries), 0, -1):
+        legend = figure.legend(
+            list(entries.values()),
+            labels,
+            loc="lower left",
+            ncols=columns,
+            frameon=False,
+            fontsize=8,
+            borderpad=0,
+            borderaxespad=0,
+            columnspacing=1.5,
+        )
+        box = legend.get_window_extent(renderer)
+        if box.width / DPI <= room or columns == 1:
+            break
+        legend.remove()
+    return legend, box.height / DPI
+
+
+# -------------------------------------------------------------------------------------------------------- pictures
+
+
+def _curves(row: str, scored: Sequence[Scored], looks: Mapping[Method, _Look], shared: str) -> Any:
     """The category's mean first, then each task."""
     by_task: dict[str, list[Scored]] = {}
     for one in scored:
-        by_task.setdefault(one.run.task.id, []).append(one)
-    titled = {row: scored, **by_task} if len(by_task) > 1 else by_task
-    by_success = scored[0].run.task.scored_by == "success"
-    figure, axes = _panels(len(titled), share=by_success)
+        by_task.setdefault(one.run.subject.id, []).append(one)
+    titled = {"mean over tasks": scored, **by_task} if len(by_task) > 1 else by_task
+    by_success = scored[0].run.subject.by_success
+    sheet = _sheet(len(titled), share=by_success, between=(0.25 if by_success else 0.5, 0.6))
     entries: dict[str, Any] = {}
-    for axis, (title, mine) in zip(axes, titled.items(), strict=True):
-        there = {one.method for one in mine}
-        for method in filter(there.__contains__, colours):
-            curve = learning_curve([one for one in mine if one.method == method])
-            means, half = np.array(curve.means), np.array(curve.half_widths)
-            (entries[method.label],) = axis.plot(curve.steps, means, color=colours[method], marker=".")
-            axis.fill_between(curve.steps, means - half, means + half, color=colours[method], alpha=0.2, linewidth=0)
-        axis.set_title(title, fontsize=7)
-        # Intervals of two seeds reach far beyond the scores that there can be.
-        axis.set(ylim=(-3, 103) if by_success else None)
-        axis.ticklabel_format(axis="x", style="sci", scilimits=(3, 3))
-    axes[0].set_ylabel("score")
-    axes[-1].set_xlabel("gradient steps")
-    return _finish(figure, entries)
+    for axis, (title, mine) in zip(sheet.panels, titled.items(), strict=True):
+        for method in [method for method in looks if any(one.method == method for one in mine)]:
+            entries[method.label] = _curve(axis, [one for one in mine if one.method == method], looks[method])
+        axis.set_title("\n".join(textwrap.wrap(title, 42)), fontsize=7)
+        axis.xaxis.set_major_formatter(_steps)
+        if by_success:
+            axis.set_ylim(-3, 103)
+    for axis in sheet.panels[:: sheet.grid[1]]:
+        axis.set_ylabel("score")
+    for axis in sheet.panels[-sheet.grid[1] :]:
+        axis.set_xlabel("gradient steps")
+    return _finish(sheet, entries, f"{row}. Lines: means over seeds; bands: 95% intervals. {shared}".strip())
 
 
-def _profiles(statistics: Statistics, colours: Mapping[Method, str]) -> Any:
-    there = [name for name in BENCHMARKS if any(one.benchmark == name for one in statistics.aggregates)]
-    figure, axes = _panels(len(there), width=4.0, height=3.0)
+def _curve(axis: Any, scored: Sequence[Scored], look: _Look) -> Any:
+    curve = learning_curve(scored)
+    (line,) = axis.plot(curve.steps, curve.means, color=look.colour, linestyle=look.line, marker=".", markersize=4)
+    if len(curve.steps) == 1:  # A band of one step cannot be seen.
+        axis.vlines(curve.steps, curve.low, curve.high, color=look.colour, alpha=0.4)
+    axis.fill_between(curve.steps, curve.low, curve.high, color=look.colour, alpha=0.15, linewidth=0)
+    return line
+
+
+def _steps(value: float, _: Any) -> str:
+    for size, unit in ((1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:g}{unit}"
+    return f"{value:g}"
+
+
+def _profiles(statistics: Statistics, looks: Mapping[Method, _Look], shared: str) -> Any:
+    sheet = _sheet(len(statistics.suites), 3.6, 2.7, between=(0.6, 0.6))
     entries: dict[str, Any] = {}
-    for axis, benchmark in zip(axes, there, strict=True):
-        for one in statistics.aggregates:
-            if one.benchmark == benchmark:
-                share, low, high = one.profile
-                (entries[one.method.label],) = axis.plot(100 * THRESHOLDS, share, color=colours[one.method])
-                axis.fill_between(100 * THRESHOLDS, low, high, color=colours[one.method], alpha=0.2, linewidth=0)
-        axis.set(title=benchmark, xlabel="score", ylabel="share of runs above it", ylim=(0, 1.02))
-    return _finish(figure, entries)
+    for axis, suite in zip(sheet.panels, statistics.suites, strict=True):
+        for one in statistics.methods:
+            if one.suite == suite:
+                (share, low, high), look = one.profile, looks[one.method]
+                (line,) = axis.plot(100 * THRESHOLDS, share, color=look.colour, linestyle=look.line)
+                axis.fill_between(100 * THRESHOLDS, low, high, color=look.colour, alpha=0.15, linewidth=0)
+                entries[one.method.label] = line
+        axis.set(title=suite, xlabel="score", ylim=(0, 1.02))
+    sheet.panels[0].set_ylabel("share of runs above it")
+    return _finish(sheet, entries, f"Performance profiles with 95% intervals. {shared}".strip())
 
 
-def _bars(table: Table, colours: Mapping[Method, str]) -> Any:
-    """Ours as bars, the published figures as marks; hollow bars may not be compared with them."""
-    width = max(5.0, 0.12 * len(table.rows) * (len(table.methods) + 2) + 2.0)
-    figure, axes = _panels(1, width=width, height=3.0, left=1.4, bottom=2.6)
-    (axis,) = axes
+def _bars(table: Table, looks: Mapping[Method, _Look], shared: str) -> Any:
+    """Ours as bars, the published figures as diamonds; hollow bars may not be compared with them."""
+    from matplotlib.patches import Patch
+
+    rows = table.of_kind("category", "average")
+    thickness = 0.13
+    places: list[float] = []
     entries: dict[str, Any] = {}
-    width = 0.8 / len(table.methods)
-    for i, method in enumerate(table.methods):
-        cells = [(at, table.cells[row, method]) for at, row in enumerate(table.rows) if (row, method) in table.cells]
-        for at, cell in cells:
-            place = at - 0.4 + (i + 0.5) * width
-            half = cell.figure.half_width
-            (bar,) = axis.bar(
-                place,
-                cell.figure.mean,
-                width * 0.9,
-                color="none" if cell.reasons else colours[method],
-                edgecolor=colours[method],
-                yerr=None if np.isnan(half) else half,
-                error_kw={"elinewidth": 0.8},
-            )
-            if not cell.reasons or method.label not in entries:
-                entries[method.label] = bar
-            if cell.published is not None:
-                entries["published"] = axis.scatter(
-                    place, cell.published.mean, marker="D", s=12, color="black", zorder=3
-                )
-    axis.set_xticks(range(len(table.rows)), table.rows, rotation=60, ha="right", fontsize=7)
-    axis.set(ylabel="score; hollow: not comparable", xlim=(-0.6, len(table.rows) - 0.4))
-    return _finish(figure, entries)
+    top = 0.0
+    height = sum(len(_cells_of(table, row.name)) * thickness + thickness for row in rows)
+    longest = max(len(row.name) for row in rows)
+    sheet = _sheet(1, 5.0, max(1.0, height), left=0.3 + longest * 0.075, bottom=0.45)
+    (axis,) = sheet.panels
+    for row in rows:
+        cells = _cells_of(table, row.name)
+        for i, cell in enumerate(cells):
+            _bar(axis, top + i * thickness, thickness, cell, looks[cell.method])
+        places.append(top + (len(cells) - 1) * thickness / 2)
+        top += (len(cells) + 1) * thickness
+    axis.set_yticks(places, [row.name for row in rows], fontsize=8)
+    axis.set(xlabel="score", ylim=(top - thickness, -thickness))
+    axis.grid(axis="y", visible=False)
+    entries = {method.label: Patch(color=look.colour) for method, look in looks.items()}
+    if any(cell.reasons for cell in table.cells.values()):
+        entries["hollow: not comparable"] = Patch(facecolor="white", edgecolor="black")
+    if any(cell.published for cell in table.cells.values()):
+        entries["published"] = axis.scatter([], [], marker="D", s=12, color="black")
+    return _finish(sheet, entries, f"Means over tasks and seeds with 95% intervals. {shared}".strip())
 
 
-def _guidance(curves: Sequence[Guidance]) -> Any:
+def _cells_of(table: Table, row: str) -> list[Cell]:
+    return [table.cells[row, method] for method in table.methods if (row, method) in table.cells]
+
+
+def _bar(axis: Any, place: float, thickness: float, cell: Cell, look: _Look) -> None:
+    figure, (low, high) = cell.figure, cell.figure.interval
+    fill = "none" if cell.reasons else look.colour
+    axis.barh(place, figure.mean, thickness * 0.85, color=fill, edgecolor=look.colour, linewidth=0.8)
+    if not math.isnan(low):
+        axis.hlines(place, low, high, color="black", linewidth=0.8)
+    if cell.published is not None:
+        axis.scatter(cell.published.mean, place, marker="D", s=12, color="black", zorder=3)
+
+
+def _guidance(curves: Sequence[GuidanceCurve]) -> Any:
     from matplotlib import colormaps
 
-    figure, axes = _panels(2, width=4.0, height=3.0)
+    sheet = _sheet(2, 3.6, 2.7, between=(0.5, 0.6))
     entries: dict[str, Any] = {}
-    colours = colormaps["viridis"](np.linspace(0, 0.9, len(curves)))
-    for curve, colour in zip(curves, colours, strict=True):
-        (entries[f"eta = {curve.eta:g}"],) = axes[0].plot(curve.steps, curve.means, color=colour)
-        axes[1].plot(curve.steps, curve.above_half, color=colour)
-    axes[0].set(title="mean guidance g", xlabel="gradient steps", ylim=(0, None))
-    axes[1].set(title="share of the batch with g > 0.5", xlabel="gradient steps", ylim=(0, 1.02))
-    return _finish(figure, entries)
+    for curve, colour in zip(curves, colormaps["viridis"](np.linspace(0, 0.9, len(curves))), strict=True):
+        (entries[f"eta = {curve.eta:g}"],) = sheet.panels[0].plot(curve.steps, curve.means, color=colour)
+        sheet.panels[1].plot(curve.steps, curve.above_half, color=colour)
+    for axis, title, top in zip(
+        sheet.panels, ("mean guidance g", "share of the batch with g > 0.5"), (None, 1.02), strict=True
+    ):
+        axis.set(title=title, xlabel="gradient steps", ylim=(0, top))
+        axis.xaxis.set_major_formatter(_steps)
+    return _finish(sheet, entries, "GFP's guidance over training, means over runs with the same eta.")

@@ -7,15 +7,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from guidedflow.results.statistics import Figure, over_tasks_and_seeds
+from guidedflow.results.figures import Figure, Score, over_tasks_and_seeds
 
 SOURCES = {
     "published_scores.csv": "per-seed scores, release of the GFP authors (MIT); seeds are anonymous indices",
-    "published_table.csv": "the table of the GFP paper (Nguimatsia Tiofack et al., ICLR 2026)",
-    "tasks/published_hyperparameters.csv": "tuned settings: the releases of the GFP and the FQL authors (both MIT)",
+    "published_table.csv": "the table of the GFP paper (Nguimatsia Tiofack et al., ICLR 2026), and its seeds",
+    "published_methods.csv": "which policy of which version of an algorithm each method of the two files is",
+    "suites/published/hyperparameters.csv": "tuned settings: the releases of the GFP and the FQL authors (both MIT)",
 }
-# Of figures without per-seed scores: what the papers say, 8 seeds, and 4 where pixels are seen.
-SEEDS, PIXEL_SEEDS = 8, 4
 
 
 class Published(NamedTuple):
@@ -23,6 +22,8 @@ class Published(NamedTuple):
 
     scores: Mapping[tuple[str, str], Mapping[int, float]]
     """By method and task: each seed's score."""
+    methods: Mapping[tuple[str, str], str]
+    """The method by an algorithm's ``published_name`` and its policy, in the order of the paper's columns."""
     table: Mapping[tuple[str, str], Figure]
     """By method and row (a category, or ``average/`` and a benchmark): what the paper prints."""
     sources: Mapping[str, str]
@@ -39,7 +40,11 @@ class Published(NamedTuple):
             tasks: ids of the row's tasks that are asked about.
             row_size: how many tasks the row has.
         """
-        found = {task: self.scores[method, task] for task in tasks if (method, task) in self.scores}
+        found = {
+            task: {seed: Score.exact(score) for seed, score in self.scores[method, task].items()}
+            for task in tasks
+            if (method, task) in self.scores
+        }
         if tasks and len(found) == len(tasks):
             return over_tasks_and_seeds(found)
         return self.table.get((method, row)) if len(tasks) == row_size else None
@@ -54,9 +59,9 @@ def published() -> Published:
     table = {}
     for row in _read("published_table.csv"):
         deviation = float(row["std"]) if row["std"] else math.nan
-        seeds = PIXEL_SEEDS if row["category"].startswith("ogbench/visual") else SEEDS
-        table[row["method"], row["category"]] = Figure(float(row["mean"]), deviation, seeds)
-    return Published(scores, table, SOURCES)
+        table[row["method"], row["category"]] = Figure(float(row["mean"]), deviation, int(row["seeds"]))
+    methods = {(row["version"], row["policy"]): row["method"] for row in _read("published_methods.csv")}
+    return Published(scores, methods, table, SOURCES)
 
 
 def _read(name: str) -> list[dict[str, str]]:

@@ -1,17 +1,24 @@
 """Writes a report: tables, statistics, pictures and the page."""
 
-from collections.abc import Callable
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from guidedflow.errors import UserError
-from guidedflow.files import whole_file
-from guidedflow.results import aggregate
+from guidedflow.errors import RunError, SettingsError
+from guidedflow.results import aggregate, plots, rendering
 from guidedflow.results.aggregate import Statistics
+from guidedflow.results.columns import Records, read_records
+from guidedflow.results.guidance import guidance_curves
 from guidedflow.results.page import draw_page
-from guidedflow.results.plots import draw_all, guidance_curves
-from guidedflow.results.runs import Runs
-from guidedflow.results.table import Table, as_csv, as_latex, as_markdown, build_table
+from guidedflow.results.table import Table, build_table
+from guidedflow.runs.find import find_runs
+from guidedflow.runs.folder import RunFolder
+
+PLOTS = "plots"
+FILES = ("index.html", "table.md", "table.tex", "table.csv", "statistics.md")
 
 
 class Report(NamedTuple):
@@ -23,33 +30,90 @@ class Report(NamedTuple):
     statistics: Statistics
 
 
-def write_report(runs: Runs, folder: Path, on_file: Callable[[Path], None] = lambda _: None) -> Report:
-    """Write a report of these runs; files of an earlier one there are replaced, each whole.
+def report(
+    runs: Sequence[Path | str] | Path | str,
+    out: Path | str = "report",
+    *,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Report:
+    """Set runs beside the published numbers: tables, statistics, pictures, and a page that needs no network.
+
+    Args:
+        runs: folders of runs, folders above them, or patterns; any mix of tasks, agents and seeds, finished or not. A
+            run that is damaged is left out, and the report says so.
+        out: the report's folder. An earlier report there is replaced as a whole, once the new one is written.
+        on_progress: called with how many runs were read and pictures drawn, and how many there are of both.
 
     Raises:
-        UserError: no run has been evaluated yet, or the folder cannot be written.
+        RunError: no run there, none that was evaluated, or the folder cannot be written.
+        SettingsError: two runs have the same seed of one column, or ``out`` holds something else than a report.
     """
-    if not runs.scored:
-        raise UserError(f"runs: expected at least one evaluation, found none; {runs.notes[0]}")
-    table = build_table(runs.scored, runs.notes)
-    statistics = aggregate.summarize(table, runs.scored)
-    curves = guidance_curves(runs.scored)
+    folder = Path(out)
+    _check_out(folder)
+    folders = [RunFolder(path) for path in find_runs([runs] if isinstance(runs, Path | str) else runs)]
+    done = 0
 
-    def write(name: str, content: str | bytes) -> None:
-        path = folder / name
-        with whole_file(path) as file:
-            file.write(content if isinstance(content, bytes) else content.encode())
-        on_file(path)
+    def step(total: int) -> None:
+        nonlocal done
+        done += 1
+        on_progress(done, total)
 
+    records = read_records(folders, on_read=lambda: step(len(folders)))
+    table = build_table(records)
+    statistics = aggregate.summarize(table, records)
     try:
-        (folder / "plots").mkdir(parents=True, exist_ok=True)
-        write("table.md", as_markdown(table))
-        write("table.tex", as_latex(table))
-        write("table.csv", as_csv(table))
-        write("statistics.md", aggregate.as_markdown(statistics))
-        for name, content in draw_all(table, runs.scored, statistics, curves):
-            write(f"plots/{name}", content)
-        write("index.html", draw_page(table, runs.scored, statistics, curves))
+        with _replaced(folder) as new:
+            for name, content in _files(table, records, statistics, step, len(folders)):
+                (new / name).write_bytes(content)
     except OSError as error:
-        raise UserError(f"{error.filename or folder}: cannot be written: {error.strerror}") from error
+        raise RunError(f"{error.filename or folder}: cannot be written: {error.strerror}") from error
     return Report(folder, table, statistics)
+
+
+def _files(
+    table: Table, records: Records, statistics: Statistics, step: Callable[[int], None], read: int
+) -> Iterator[tuple[str, bytes]]:
+    """Every file's name and content."""
+    curves = guidance_curves(
+        row for run in {one.run.path: one.run for one in records.scored}.values() for row in run.guidance
+    )
+    yield "table.md", rendering.as_markdown(table).encode()
+    yield "table.tex", rendering.as_latex(table).encode()
+    yield "table.csv", rendering.as_csv(table).encode()
+    yield "statistics.md", aggregate.as_markdown(statistics, rendering.in_all(table)).encode()
+    yield "index.html", draw_page(table, records, statistics, curves).encode()
+    drawings = plots.drawings(table, records, statistics, curves)
+    for name, draw in drawings.items():
+        for kind, content in plots.render(draw):
+            yield f"{PLOTS}/{name}.{kind}", content
+        step(read + len(drawings))
+
+
+def _check_out(folder: Path) -> None:
+    """Raise SettingsError unless the folder may be replaced: there is none, or nothing in it that is not a report's."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise SettingsError(f"{folder}: expected a new folder or an earlier report, found a file; choose another")
+    plotted = folder / PLOTS
+    others = [path.name for path in folder.iterdir() if path.name not in (*FILES, PLOTS)]
+    others += [f"{PLOTS}/{path.name}" for path in plotted.glob("*") if path.suffix[1:] not in plots.FORMATS]
+    if others:
+        found = f"{min(others)}" + (f" and {len(others) - 1} more" if len(others) > 1 else "")
+        raise SettingsError(
+            f"{folder}: expected a new folder or an earlier report, found {found} in it; choose another"
+        )
+
+
+@contextlib.contextmanager
+def _replaced(folder: Path) -> Iterator[Path]:
+    """A new folder to fill, which takes the place of ``folder`` once it is full. A kill leaves one of the two whole."""
+    place = folder.resolve()  # A link to a folder stays a link.
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{place.name}.", dir=place.parent) as beside:
+        new, old = Path(beside) / "new", Path(beside) / "old"
+        (new / PLOTS).mkdir(parents=True)
+        yield new
+        if place.exists():
+            os.replace(place, old)
+        os.replace(new, place)

@@ -88,7 +88,7 @@ class Evaluator:
             env_seed: of the episodes' starts and the policies' noise; None: each member's own seed and the step.
             videos: how many episodes of each to film into ``folder``.
             folder: where to.
-            on_episode: called after each episode with those done and all of them.
+            on_episode: called at the start and after each episode with those done and all of them.
         """
         wanted = [
             (i, member, policy)
@@ -103,6 +103,7 @@ class Evaluator:
             done += 1
             on_episode(done, total)
 
+        on_episode(done, total)
         rows = []
         with jax.default_matmul_precision(self._settings.precision):
             for i, member, policy in wanted:

@@ -7,6 +7,8 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
+import numpy as np
+
 from guidedflow.agents import Agent
 from guidedflow.errors import SettingsError
 from guidedflow.runs.folder import member_label
@@ -101,7 +103,8 @@ def members(config: Any, seeds: Sequence[int], sweep: Sweep) -> list[Member]:
             raise SettingsError(
                 f"sweep: expected one of {', '.join(floats)}, whose values train as one batch, found {name}"
             )
-        if not values or len(set(values)) < len(values):
+        as_learned = {float(np.float32(value)) for value in values}
+        if len(as_learned) < max(1, len(values)):
             found_values = ", ".join(map(str, values)) or "none"
             raise SettingsError(f"sweep: expected values of {name}, each once, found {found_values}")
     found = []
@@ -177,7 +180,7 @@ def resolve(agent: type[Agent], preset: Preset, task: Task | None, explicit: Map
     return Resolved(settings, config, sources, tuned=row is not None)
 
 
-def published_values(agent: type[Agent], task: Task, settings: Mapping[str, Any]) -> dict[str, Any]:
+def published_values(agent: type[Agent], task: Task | None, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Every setting of the published version of an algorithm that a run's settings choose, as plain values."""
     choices = {name: settings[name] for name in agent.published_choices if name in settings}
     resolved = resolve(agent, "published", task, choices)

@@ -158,7 +158,7 @@ def train(
     check_needs(algorithm, data)
     config = _config(algorithm, preset, resolved, swept, data, record, known, is_own_env=env is not None)
     folder = RunFolder.create(_new_folder(config) if run_dir is None else Path(run_dir), config)
-    _notify(algorithm, known, resolved, data, record)
+    _notify(algorithm, known, resolved, data, record, is_sweep=len(trained) > len(resolved.train.seeds))
     logger.info("run: %s", folder.path)
     return _train(
         folder, algorithm, trained, resolved.train, data, known, workers, eval_async, loggers, callbacks, progress
@@ -270,7 +270,7 @@ def _check_task(agent: type[Agent], task: Task | None, settings: TrainSettings) 
         if not agent.goes_online:
             able = ", ".join(name for name, found in AGENTS.items() if found.goes_online)
             raise SettingsError(
-                f"online_steps: expected 0 for {agent.__name__}, which learns offline only; {able} go online"
+                f"online_steps: expected 0 for {agent_name(agent)}, which learns offline only; {able} go online"
             )
         if task is None:
             raise SettingsError(
@@ -376,12 +376,16 @@ def _new_folder(config: RunConfig) -> Path:
     return Path("runs") / name / f"{agent}-{config.preset}-{stamp}-{secrets.token_hex(2)}"
 
 
-def _notify(agent: type[Agent], task: Task | None, resolved: Resolved, data: Dataset, record: DataRecord) -> None:
+def _notify(
+    agent: type[Agent], task: Task | None, resolved: Resolved, data: Dataset, record: DataRecord, *, is_sweep: bool
+) -> None:
     """What a user should know before the training starts."""
     if record.made_by is not None and "stand_in" in record.made_by:
         logger.warning("%s: %s", record.source, record.made_by.get("algorithm", "not the published data"))
     if task is not None and not record.is_own and not resolved.tuned:
         logger.info("nobody published settings of %s for %s; its defaults are used", agent_name(agent), task.dataset)
+    if is_sweep and (task is None or not resolved.train.eval_episodes):
+        logger.warning("without evaluations nothing ranks the variants: their losses are in metrics.jsonl")
     batch_size = resolved.train.batch_size
     if batch_size > data.size:
         logger.warning(
@@ -414,7 +418,7 @@ def _check_same(saved: SavedRun, given: Mapping[str, Any]) -> None:
     ]
     if differences:
         raise SettingsError(
-            f"{saved.folder.path}: expected the settings of the run, found others: {', '.join(differences)}; leave "
+            f"{saved.folder.path}: expected the run's own settings, found others: {', '.join(differences)}; leave "
             "them out, or start a new run (a run can only be made longer: extend_to, --extend-to)"
         )
 
