@@ -50,13 +50,13 @@ def _stacked(frames: Shaped[Rows, "B stack *axes channels"]) -> Shaped[Array, "B
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Source:
+class Origin:
     """Where data comes from. Two are always equal: what differs in it alone shares its compiled programs."""
 
     name: str
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Source)
+        return isinstance(other, Origin)
 
     def __hash__(self) -> int:
         return 0
@@ -66,11 +66,14 @@ class Source:
 
 
 class Dataset(eqx.Module):
-    """N recorded steps in recording order, of which M can be sampled as transitions.
+    """N recorded steps in recording order, of which ``len(dataset)`` can be sampled as transitions.
 
-    The next observation and next action of a row are the following row's, so nothing is stored twice. A row that
-    only serves as another's next observation is not among ``transitions``; neither is an episode's last row, unless
-    it ends in a terminal state, where no next observation is needed because its mask is 0.
+    Made by ``Dataset.from_arrays``, ``guidedflow.load_dataset`` or a suite. It is a frozen pytree: ``sample`` is pure and
+    compiles into a training step.
+
+    The next observation and next action of a row are the following row's, so nothing is stored twice. A row that only
+    serves as another's next observation is not among ``transitions``; neither is an episode's last row, unless it ends
+    in a terminal state, where no next observation is needed because its mask is 0.
     """
 
     observations: Shaped[Rows, " N *obs"]
@@ -92,7 +95,7 @@ class Dataset(eqx.Module):
     """As in ``Spec``; the actions here are in [-1, 1] already."""
     has_rewards: bool = eqx.field(static=True, default=True)
     """False: nobody recorded rewards, and those above are all 0."""
-    source: Source = eqx.field(static=True, default=Source("arrays"))
+    source: Origin = eqx.field(static=True, default=Origin("arrays"))
     """Where the data comes from, a file's name for instance."""
 
     @classmethod
@@ -191,7 +194,7 @@ class Dataset(eqx.Module):
             is_transition=is_transition,
             frame_stack=frame_stack,
             has_rewards=rewards is not None,
-            source=Source(source),
+            source=Origin(source),
         )
 
     def with_frame_stack(self, frame_stack: int) -> "Dataset":
