@@ -68,8 +68,8 @@ class Origin:
 class Dataset(eqx.Module):
     """N recorded steps in recording order, of which ``len(dataset)`` can be sampled as transitions.
 
-    Made by ``Dataset.from_arrays``, ``guidedflow.load_dataset`` or a suite. It is a frozen pytree: ``sample`` is pure and
-    compiles into a training step.
+    Made by ``Dataset.from_arrays``, ``guidedflow.load_dataset`` or a suite. It is a frozen pytree; ``sample`` is pure
+    and compiles into a training step.
 
     The next observation and next action of a row are the following row's, so nothing is stored twice. A row that only
     serves as another's next observation is not among ``transitions``; neither is an episode's last row, unless it ends
