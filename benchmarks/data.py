@@ -37,7 +37,8 @@ from guidedflow.errors import UserError
 from guidedflow.processes import available_cores
 from guidedflow.settings import Count
 from guidedflow.suites import find_task
-from guidedflow.suites.ogbench.oracles import episode_record, generate
+from guidedflow.suites.ogbench.generation import generate
+from guidedflow.suites.ogbench.oracles import episode_record
 
 FAMILY = find_task(TASK).dataset
 EPISODE = 1001

@@ -33,7 +33,7 @@ from benchmarks.common import TASK, apart, elapsed, parse, report, run, say, spr
 from guidedflow.agents import find_agent
 from guidedflow.settings import Count, CountOrZero, Sizes
 from guidedflow.suites import find_task
-from guidedflow.suites.ogbench.oracles import recipe
+from guidedflow.suites.ogbench.recipes import recipe
 
 Report = tuple[float, str, float]
 """When training reported, what it said comes next, and updates a second if a chunk has just ended, else 0."""

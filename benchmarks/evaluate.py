@@ -10,6 +10,7 @@ host to actions on the host. ``environments_seconds`` is the floor: the last eva
 """
 
 import dataclasses
+import functools
 import time
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,12 @@ import guidedflow
 from benchmarks.common import TASK, elapsed, parse, report, run, spread
 from guidedflow.agents.agent import Act
 from guidedflow.envs.vector import VectorEnv
-from guidedflow.errors import UserError
-from guidedflow.opengl import needed_backend
+from guidedflow.errors import SettingsError
 from guidedflow.processes import available_cores
 from guidedflow.runs.folder import RunFolder
 from guidedflow.settings import Count, Sizes
 from guidedflow.suites import Task, find_task
-from guidedflow.training.evaluate import evaluate
+from guidedflow.training.episodes import run_episodes as evaluate
 from guidedflow.types import Spec
 
 
@@ -71,9 +71,11 @@ def find_policy(arguments: Arguments) -> tuple[guidedflow.Policy, Task]:
     """The policy that acts, and where."""
     if arguments.run is not None:
         policy = guidedflow.load_policy(arguments.run, arguments.policy)
-        task_id = RunFolder(arguments.run).config()["task"]
+        task_id = RunFolder(arguments.run).config().task
         if task_id is None:
-            raise UserError(f"run: expected one of a task, whose environment is there to act in, found {arguments.run}")
+            raise SettingsError(
+                f"run: expected one of a task, whose environment is there to act in, found {arguments.run}"
+            )
         return policy, find_task(task_id)
     task = find_task(arguments.task)
     dtype = np.dtype(np.uint8 if task.is_visual else np.float32)
@@ -81,7 +83,7 @@ def find_policy(arguments: Arguments) -> tuple[guidedflow.Policy, Task]:
     agent = guidedflow.make_agent(arguments.agent, spec, hidden=arguments.hidden)
     name = arguments.policy or agent.policy_names[0]
     if name not in agent.policy_names:
-        raise UserError(f"policy: expected one of {', '.join(agent.policy_names)}, found {name}")
+        raise SettingsError(f"policy: expected one of {', '.join(agent.policy_names)}, found {name}")
     return guidedflow.Policy(agent, name, spec), task
 
 
@@ -107,10 +109,10 @@ def measure(policy: guidedflow.Policy, task: Task, arguments: Arguments) -> dict
     act = Timed(policy)
     spec = policy.spec._replace(action_range=None)  # The policy has put its actions into the range already.
     slots, episodes = min(arguments.slots, arguments.episodes), arguments.episodes
-    backend = needed_backend(task.id) if task.is_visual else None
+    make_env = functools.partial(task.suite.make_env, task)
     workers = arguments.workers or available_cores()
     began = time.perf_counter()
-    with VectorEnv(task, slots=slots, workers=workers, gl_backend=backend) as env:
+    with VectorEnv(make_env, slots=slots, workers=workers, gl_backend=task.gl_backend()) as env:
         started = time.perf_counter() - began
         evaluate(act, env, spec, episodes=slots, seed=0)
         compiled = max(act.calls)

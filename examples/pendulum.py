@@ -2,7 +2,7 @@
 
     python examples/pendulum.py [FOLDER]
 
-Logs 150 episodes of gymnasium's Pendulum-v1 under a controller with much noise, makes a file of them, and trains GFP on it
+Logs 150 episodes of gymnasium's Pendulum-v1 under a controller with much noise, makes a file of them, and trains GFP
 with nothing but that file and the environment's id.
 """
 

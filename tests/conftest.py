@@ -10,6 +10,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # A worker inherits its parent's.
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 import pytest
 
 from guidedflow.data.dataset import Dataset
-from guidedflow.suites.ogbench.oracles import generate
+from guidedflow.suites import generate
 
 TASK = "cube-single-noisy-singletask-task1-v0"
 # Recordings and policies that do not ship with the package; beside the repository on the machines that test it.
@@ -30,8 +31,34 @@ TINY = ["--preset", "quick", "--hidden", "16", "16", "--flow-steps", "2", "--bat
 def cube_data(tmp_path_factory) -> Path:
     """A folder with a small real data set of cube-single-noisy."""
     folder = tmp_path_factory.mktemp("data")
-    generate("cube-single-noisy", directory=folder, episodes=4, val_episodes=1, workers=2, steps=80)
+    generate("cube-single-noisy", data_dir=folder, episodes=4, val_episodes=1, workers=2, steps=80)
     return folder
+
+
+def install_plugin(folder: Path, monkeypatch, group: str, name: str, target: str, code: str) -> None:
+    """Put a package of one module into a folder from which Python imports, with the entry point ``target``."""
+    module = target.partition(":")[0]
+    (folder / f"{module}-1.0.dist-info").mkdir(parents=True)
+    (folder / f"{module}-1.0.dist-info" / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n"
+    )
+    (folder / f"{module}-1.0.dist-info" / "entry_points.txt").write_text(f"[{group}]\n{name} = {target}\n")
+    (folder / f"{module}.py").write_text(code)
+    monkeypatch.syspath_prepend(str(folder))
+
+
+def worked_example(heading: str) -> tuple[str, str, str]:
+    """Of a section of CONTRIBUTING.md: the code, and the name and target of its line in the registry."""
+    text = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    section = text.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    ((name, target),) = re.findall(r'`"(\w+)": "([\w.:]+)",`', section)
+    return code, name, target
+
+
+def make_env(task, **options):
+    """A task's environment, in this process."""
+    return task.suite.make_env(task, **options)
 
 
 def own_arrays(episodes: int = 6, length: int = 20, seed: int = 0) -> dict[str, np.ndarray]:
@@ -75,8 +102,15 @@ def train_until_killed(step: int, *task: str, **arguments) -> None:
         pass
 
     def kill(progress):
-        if progress.step == step:
+        if progress.step >= step:
             raise Killed
 
     with pytest.raises(Killed):
-        gf.train(*task, on_progress=kill, **arguments)
+        gf.train(*task, callbacks=[kill], **arguments)
+
+
+def trained_agents(run: Path | str, checkpoint: str | int = "latest"):
+    """The agents of a run's checkpoint, stacked."""
+    from guidedflow.training.restore import SavedRun
+
+    return SavedRun(Path(run)).agents(checkpoint)[0]

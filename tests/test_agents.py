@@ -10,7 +10,7 @@ import pytest
 from bridge import SPEC, random_batch
 
 from guidedflow.agents import AGENTS
-from guidedflow.errors import UserError
+from guidedflow.errors import GuidedflowError
 from guidedflow.settings import Range
 from guidedflow.training.members import init_agents, select
 from guidedflow.training.settings import Member
@@ -30,7 +30,7 @@ def name(request):
 
 @pytest.fixture(scope="module")
 def agent(name):
-    return select(init_agents(name, [Member("", 0, small_config(name))], SPEC), 0)
+    return select(init_agents(name, [Member((), 0, small_config(name))], SPEC), 0)
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_no_ten_lines_are_repeated_between_two_algorithms():
 
 
 def test_seeds_and_float_settings_vmap(name, batch):
-    agents = init_agents(name, [Member("", seed, small_config(name)) for seed in (0, 1)], SPEC)
+    agents = init_agents(name, [Member((), seed, small_config(name)) for seed in (0, 1)], SPEC)
     config = jax.tree.map(lambda leaf: leaf * jnp.array([1.0, 0.5]), agents.config)  # Two settings at once, too.
     agents = dataclasses.replace(agents, config=config)
     keys = jnp.stack([jax.random.key(5), jax.random.key(6)])
@@ -118,7 +118,7 @@ def test_numbers_outside_their_range_are_refused_by_name(agent_name, field, allo
     beyond += [] if whole else [float("nan")]
     for value in beyond:
         config = small_config(agent_name, **{field: int(value) if whole else value})
-        with pytest.raises(UserError, match=f"^{field}: expected a value {_escaped(allowed)}, found") as error:
+        with pytest.raises(GuidedflowError, match=f"^{field}: expected a value {_escaped(allowed)}, found") as error:
             AGENTS[agent_name].init(config, SPEC, jax.random.key(0))
         assert "\n" not in str(error.value)
 
@@ -131,12 +131,12 @@ def _escaped(allowed) -> str:
 
 def test_wrong_types_and_choices_are_refused_by_name(name):
     for field, value in {"hidden": (16, 0), "learning_rate": "fast"}.items():
-        with pytest.raises(UserError, match=f"^{field}: expected"):
+        with pytest.raises(GuidedflowError, match=f"^{field}: expected"):
             AGENTS[name].init(small_config(name, **{field: value}), SPEC, jax.random.key(0))
     hints = typing.get_type_hints(AGENTS[name].config_class)
     choices = [field for field, hint in hints.items() if typing.get_origin(hint) is typing.Literal]
     for field in choices:
-        with pytest.raises(UserError, match=f"^{field}: expected one of .*, found 'nonsense'"):
+        with pytest.raises(GuidedflowError, match=f"^{field}: expected one of .*, found 'nonsense'"):
             AGENTS[name].init(small_config(name, **{field: "nonsense"}), SPEC, jax.random.key(0))
 
 

@@ -15,8 +15,8 @@ sys.path.append(str(ROOT))
 
 from benchmarks.common import OutOfMemory, apart, run
 from benchmarks.floor import gflop, matrix_products
-from guidedflow.errors import UserError
-from guidedflow.suites.ogbench.oracles import recipe
+from guidedflow.errors import GuidedflowError
+from guidedflow.suites.ogbench.recipes import recipe
 
 TINY = ["--hidden", "8"]
 SHORT = [*TINY, "--batch-size", "4", "--rows", "2000", "--chunk", "2", "--repeats", "2"]
@@ -149,7 +149,7 @@ def test_why_a_process_failed_is_told(monkeypatch):
         apart(bytearray, 2**62)
     with pytest.raises(RuntimeError, match="TypeError"):
         apart(len, 1)
-    with pytest.raises(UserError, match=r"^no scripted oracle makes 'nothing'"):
+    with pytest.raises(GuidedflowError, match=r"^no scripted oracle makes 'nothing'"):
         apart(recipe, "nothing")
 
 

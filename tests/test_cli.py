@@ -3,16 +3,20 @@
 import errno
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import TASK, own_arrays
+from conftest import TASK, guidedflow, own_arrays
 
+import guidedflow as gf
 from guidedflow.cli import COMMANDS, main
 from guidedflow.cli.app import parse
+from guidedflow.notices import show_notices
 
 QUICK = ["--preset", "quick", "--hidden", "16", "--flow-steps", "1", "--steps", "20", "--log-every", "10"]
 QUICK += ["--save-every", "10", "--eval-every", "20", "--eval-episodes", "2"]
@@ -234,7 +238,7 @@ def test_data_of_a_task_is_trained_on_evaluated_and_shown(run, cube_data):
         results = json.load(file)["results"]
     assert [(row["seed"], row["policy"]) for row in results] == [(4, "actor"), (4, "vabc"), (7, "actor"), (7, "vabc")]
     code, out, err = run("evaluate", "runs/r", "--json", "--checkpoint", "20")
-    assert json.loads(out) == results
+    assert [row | {"source": "training"} for row in json.loads(out)] == results
     code, _, err = run("evaluate", "runs/r", "--checkpoint", "17")
     assert code == 2
     assert "(10, 20)" in err
@@ -303,3 +307,69 @@ def test_ctrl_c_says_what_is_true_of_the_command(words, said, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (130, 1)
     assert said in done.stderr
+
+
+USERS_AGENT = """
+from guidedflow.agents.bc import BC
+
+class Broken(BC):
+    def update(self, batch, key):
+        open("settings-of-mine.yaml")
+"""
+
+
+def test_an_exception_of_the_users_own_code_keeps_its_traceback(own_file, tmp_path):
+    (tmp_path / "mine.py").write_text(USERS_AGENT)
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    command = ["train", own_file, "--agent", "mine:Broken", "--steps", "10", "--log-every", "10", "--save-every", "10"]
+    done = guidedflow(*command, "--eval-every", "10", cwd=tmp_path, env={**os.environ, "PYTHONPATH": path})
+    assert done.returncode == 1
+    assert 'open("settings-of-mine.yaml")' in done.stderr
+    assert "FileNotFoundError: [Errno 2] No such file or directory: 'settings-of-mine.yaml'" in done.stderr
+    assert "guidedflow: error" not in done.stderr
+
+
+def test_a_sweep_that_nothing_ranks_says_so(run, own_file):
+    code, out, err = run("train", own_file, *QUICK, "--sweep", "alpha=1,3", "--run-dir", "swept")
+    assert code == 0, err
+    assert "nothing ranks the variants" in err
+    assert "policy" not in out
+
+
+def test_the_paths_of_new_videos_are_printed(run, own_file, monkeypatch):
+    code, _, err = run("train", own_file, *QUICK, "--run-dir", "mine")
+    assert code == 0, err
+    folder = Path("mine/videos")
+    folder.mkdir()
+    (folder / "earlier.gif").touch()
+
+    def evaluate(path, **options):
+        assert options["videos"] == 1
+        (folder / "new.gif").touch()
+        row = {"step": 20, "variant": (), "seed": 0, "policy": "actor", "episodes": 1, "success": 1.0, "score": 100.0}
+        return [{**row, "success_low": 0.2, "success_high": 1.0, "mean_return": -3.0}]
+
+    monkeypatch.setattr(gf, "evaluate", evaluate, raising=False)
+    code, out, _ = run("evaluate", "mine", "--videos", "1")
+    assert code == 0
+    assert "video: mine/videos/new.gif" in out
+    assert "earlier" not in out
+
+
+def test_python_shows_progress_notices_and_results_unless_asked_not_to(cube_data, own_dataset, tmp_path, capsys):
+    program = (
+        "import sys, guidedflow as gf\n"
+        f"gf.train({TASK!r}, data_dir={str(cube_data)!r}, preset='quick', hidden=(8,), flow_steps=1, steps=20, "
+        "log_every=10, save_every=10, eval_every=20, eval_episodes=1, run_dir='shown')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert "guidedflow: note: run: shown\n" in done.stderr
+    assert re.search(r"step 20/20, 0:\d\d elapsed, >0:00 left: .* updates/s", done.stderr)  # An evaluation is to come.
+    assert re.search(r"step 20/20, 0:\d\d elapsed, 0:00 left: success actor 0%", done.stderr)
+    assert "success rate [95% interval]" in done.stdout
+    show_notices(always=True)  # pytest has set up logging.
+    small = {"hidden": (8,), "flow_steps": 1, "steps": 20, "log_every": 10, "save_every": 20, "eval_every": 20}
+    gf.train(dataset=own_dataset, run_dir=tmp_path / "hidden", progress=False, **small)
+    out, err = capsys.readouterr()
+    assert f"guidedflow: note: run: {tmp_path / 'hidden'}\n" in err
+    assert "step" not in out + err

@@ -1,32 +1,21 @@
 """The worked example of CONTRIBUTING.md is an algorithm: one file and one line in the registry."""
 
-import importlib.util
-import re
-from pathlib import Path
-
 import jax
 import numpy as np
 import pytest
-from conftest import own_arrays, train_until_killed
+from conftest import install_plugin, own_arrays, train_until_killed, trained_agents, worked_example
 
 import guidedflow as gf
-from guidedflow.api import _load_agents
-from guidedflow.runs.folder import RunFolder
 
-CONTRIBUTING = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
 SMALL = {"agent": "regression", "hidden": (16,), "batch_size": 32, "log_every": 10, "steps": 60, "save_every": 20}
 
 
 @pytest.fixture
 def registered(tmp_path, monkeypatch):
-    (code,) = re.findall(r"```python\n(.*?)```", CONTRIBUTING, re.DOTALL)
-    (line,) = re.findall(r'`"(\w+)": (\w+),`', CONTRIBUTING)
-    path = tmp_path / "regression.py"
-    path.write_text(code)
-    spec = importlib.util.spec_from_file_location("guidedflow.agents.regression", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setitem(gf.AGENTS, line[0], getattr(module, line[1]))
+    code, name, target = worked_example("A new algorithm")
+    module, _, attribute = target.partition(":")
+    assert module == f"guidedflow.agents.{name}"
+    install_plugin(tmp_path / "site", monkeypatch, "guidedflow.agents", name, f"{name}:{attribute}", code)
 
 
 def test_the_worked_example_trains_is_killed_and_goes_on(registered, tmp_path):
@@ -37,7 +26,7 @@ def test_the_worked_example_trains_is_killed_and_goes_on(registered, tmp_path):
 
     train_until_killed(50, dataset=dataset, run_dir=tmp_path / "cut", **SMALL)
     cut = gf.resume(tmp_path / "cut", dataset=dataset)
-    both = [jax.tree.leaves(_load_agents(RunFolder(run.path), "latest")[0]) for run in (whole, cut)]
+    both = [jax.tree.leaves(trained_agents(run.path)) for run in (whole, cut)]
     for x, y in zip(*both, strict=True):
         np.testing.assert_array_equal(x, y)
     agent = gf.make_agent("regression", dataset.spec, hidden=(16,), learning_rate=1e-2)

@@ -1,5 +1,6 @@
 """The user's own data: every kind of source becomes a file that trains, and policies act in the data's own range."""
 
+import dataclasses
 import gc
 import json
 import os
@@ -14,16 +15,15 @@ from conftest import TASK, own_arrays
 
 import guidedflow as gf
 from guidedflow.agents.rebrac import ReBRACConfig
-from guidedflow.api import _load_agents
 from guidedflow.cli import main
 from guidedflow.data.formats import minari as minari_reader
 from guidedflow.data.inspect import inspect
 from guidedflow.envs.vector import Outcome, Reset
-from guidedflow.errors import UserError
-from guidedflow.runs.folder import RunFolder
-from guidedflow.training.evaluate import evaluate
+from guidedflow.errors import DataError, SettingsError
+from guidedflow.training.episodes import run_episodes
 from guidedflow.training.members import init_agents, member_keys, select
-from guidedflow.training.online import Interaction
+from guidedflow.training.online import OnlineSource
+from guidedflow.training.restore import SavedRun
 from guidedflow.training.settings import Member, TrainSettings
 from guidedflow.types import ActionRange, Spec, flattened
 
@@ -99,6 +99,63 @@ def test_the_declared_order_is_the_vectors_order_and_leaves_out_the_rest(tmp_pat
     np.testing.assert_array_equal(swapped.observations, plain[:, [1, 2, 3, 0]])
     one = gf.load_dataset(gf.convert(fields, tmp_path / "one.npz", observation_keys=["z"]))
     np.testing.assert_array_equal(one.observations, plain[:, :1])
+
+
+def camera_and_proprio():
+    fields = own_arrays()
+    image = np.random.default_rng(0).integers(0, 256, (120, 8, 8, 3), np.uint8)
+    return {**fields, "observations": {"proprio": fields["observations"], "image": image, "goal": np.zeros((120, 2))}}
+
+
+@pytest.mark.parametrize("kind", ["mapping", "npz", "h5"])
+def test_pictures_beside_vectors_are_refused(kind, tmp_path):
+    fields = camera_and_proprio()
+    entries = {f"observations/{name}": array for name, array in fields.pop("observations").items()}
+    given, name = {**fields, **entries}, "arrays"
+    if kind == "npz":
+        np.savez(tmp_path / "raw.npz", **given)
+    if kind == "h5":
+        write_hdf5(tmp_path / "raw.h5", given)
+    if kind != "mapping":
+        given = tmp_path / f"raw.{kind}"
+        name = str(given)
+        (problem,) = inspect(given).problems
+        assert "--observation-keys goal proprio`" in problem or "--observation-keys proprio goal`" in problem
+        assert problem.endswith(" (pictures, image, cannot be part of a vector)")
+    message = (
+        rf"^{name}: observations/image: expected vectors, found pictures \(uint8 of shape \(8, 8, 3\)\).* leave image"
+    )
+    with pytest.raises(DataError, match=message):
+        gf.convert(given, tmp_path / "own.npz", observation_keys=["proprio", "image", "goal"])
+    assert not (tmp_path / "own.npz").exists()
+    dataset = gf.load_dataset(gf.convert(given, tmp_path / "own.npz", observation_keys=["proprio", "goal"]))
+    assert dataset.spec.observation_shape == (6,)
+    assert inspect(tmp_path / "own.npz").problems == []
+
+
+def test_a_picture_in_an_environments_dictionary_is_refused_and_bytes_of_other_shapes_are_not():
+    keys = (("image", (4, 4, 3)), ("place", (2,)))
+    seen = {"image": np.zeros((4, 4, 3), np.uint8), "place": np.zeros(2)}
+    with pytest.raises(DataError, match=r"observation/image: expected vectors, found pictures"):
+        flattened(seen, keys, "observation")
+    assert flattened({**seen, "image": seen["image"] / 255}, keys, "observation").shape == (50,)
+    assert flattened({"board": np.ones((2, 2), np.uint8)}, (("board", (2, 2)),), "it").tolist() == [1, 1, 1, 1]
+
+
+def test_rewards_are_optional_but_all_recordings_must_agree(tmp_path):
+    fields = dictionary(own_arrays())
+    del fields["rewards"]
+    dataset = gf.load_dataset(gf.convert(fields, tmp_path / "own.npz", observation_keys=["z"]))
+    assert (len(dataset), dataset.has_rewards) == (117, False)
+    (tmp_path / "episodes").mkdir()
+    demonstrations = {name: array for name, array in episode().items() if name != "rewards"}
+    np.savez(tmp_path / "episodes" / "1.npz", **demonstrations)
+    np.savez(tmp_path / "episodes" / "2.npz", **demonstrations)
+    dataset = gf.load_dataset(gf.convert(tmp_path / "episodes", tmp_path / "both.npz"))
+    assert (len(dataset), dataset.has_rewards) == (10, False)
+    np.savez(tmp_path / "episodes" / "2.npz", **episode())
+    with pytest.raises(DataError, match=r"1.npz: rewards: expected one a step, as in .*2.npz, found none"):
+        gf.convert(tmp_path / "episodes", tmp_path / "other.npz")
 
 
 def test_timeouts_are_optional_and_pictures_pass_through(tmp_path):
@@ -254,7 +311,7 @@ def test_a_policy_takes_dictionaries_and_acts_in_the_datas_range(tmp_path):
     assert policy.spec == dataset.spec
     batch = {"a": {"b": np.arange(12.0).reshape(4, 3, 1)}, "z": np.ones((4, 1)), "unused": None}
     vectors = np.concatenate([np.arange(12.0).reshape(4, 3), np.ones((4, 1))], axis=1)
-    agent = select(_load_agents(RunFolder(run.path), "latest")[0], 0)
+    agent = select(SavedRun(run.path).agents("latest")[0], 0)
     raw = np.asarray(agent.policies()["actor"](vectors.astype(np.float32), jax.random.key(0)))
     wanted = raw * [2, 5] + [0, 5]
     np.testing.assert_allclose(policy(batch), wanted, rtol=1e-5)
@@ -276,10 +333,10 @@ def test_a_policy_takes_dictionaries_and_acts_in_the_datas_range(tmp_path):
 def test_a_policy_refuses_other_dictionaries(observation, message, tmp_path):
     spec = gf.load_dataset(ranged_file(tmp_path)).spec
     policy = gf.Policy(gf.make_agent("rebrac", spec, hidden=(8,)), "actor", spec)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(DataError, match=message):
         policy(observation)
     plain = gf.Policy(gf.make_agent("rebrac", spec, hidden=(8,)), "actor", Spec(*spec[:3]))
-    with pytest.raises(UserError, match=r"observation: expected shape \(4,\), found a dictionary"):
+    with pytest.raises(SettingsError, match=r"observation: expected shape \(4,\), found a dictionary"):
         plain(observation)
 
 
@@ -305,22 +362,24 @@ class Recorder:
 def test_evaluation_and_interaction_take_actions_of_the_environments_range():
     spec = Spec((4,), np.dtype("float32"), 3, (), RANGE)
     env = Recorder(2)
-    evaluate(lambda s, key, call: np.full((2, 3), 0.5, np.float32), env, spec, episodes=2, seed=0)
+    run_episodes(lambda s, key, call: np.full((2, 3), 0.5, np.float32), env, spec, episodes=2, seed=0)
     assert [action.tolist() for action in env.taken] == [[1.0, 7.5, 3.0]] * 6
 
     fields = {**own_arrays(), "actions": np.zeros((120, 3))}
     dataset = gf.Dataset.from_arrays(**fields).to_device()
-    members = [Member("", 0, ReBRACConfig(hidden=(8,)))]
+    members = [Member((), 0, ReBRACConfig(hidden=(8,)))]
     settings = TrainSettings(steps=10, log_every=10, save_every=10, online_steps=10, batch_size=8)
     env = Recorder(1)
-    interaction = Interaction(env, spec, members, settings)
-    interaction.run_chunk(init_agents("rebrac", members, spec), dataset, member_keys(members, "train"), 10, 4)
-    stored = np.asarray(interaction.buffers.actions)[0, :4]
+    keys = member_keys(members, "train")
+    online = OnlineSource(env, dataclasses.replace(dataset, action_range=RANGE), keys, members, settings, float)
+    online.updates(init_agents(gf.AGENTS["rebrac"], members, spec), 10, 4)
+    stored = np.asarray(online.buffers.actions)[0, :4]
     assert np.abs(stored).max() <= 1
     np.testing.assert_allclose(np.stack(env.taken), RANGE.from_unit(stored), rtol=1e-6)
     assert not np.allclose(env.taken, stored)
 
 
+@pytest.mark.slow
 def test_a_task_is_trained_and_evaluated_on_converted_data(cube_data, tmp_path):
     task = gf.load_dataset(TASK, cube_data)
     ends = np.arange(len(task.actions)) == task.episode_ends
@@ -338,15 +397,16 @@ def test_a_task_is_trained_and_evaluated_on_converted_data(cube_data, tmp_path):
     dataset = gf.load_dataset(path)
     np.testing.assert_allclose(dataset.actions, task.actions, atol=1e-6)
     run = gf.train(TASK, dataset=path, run_dir=tmp_path / "run", eval_episodes=1, **RUN)
-    rows = gf.evaluate(run.path)
-    assert rows == run.summary["results"]
+    (again,), (row,) = gf.evaluate(run.path), run.summary["results"]
+    assert {name: again[name] for name in ("success", "mean_return", "seed")} == {
+        name: row[name] for name in ("success", "mean_return", "seed")
+    }
     config = json.loads((run.path / "config.json").read_text())
     assert (config["task"], config["data"]["source"], config["data"]["is_own"]) == (TASK, str(path), True)
     assert gf.resume(run.path).path == run.path  # It finds the file again, not the task's data.
     (tmp_path / "elsewhere").mkdir()
     moved = path.rename(tmp_path / "elsewhere" / path.name)
-    for where in ({"data_dir": moved.parent}, {"dataset": moved}):
-        assert gf.resume(run.path, **where).path == run.path
+    assert gf.resume(run.path, dataset=moved).path == run.path
     saved = config["spec"]
     assert saved["action_range"] == [[-0.25] * 5, [0.75] * 5]
     assert Spec.from_json(saved) == dataset.spec
@@ -413,6 +473,7 @@ NAMED = dictionary(FLAT)
     [
         ({"pictures": 3}, {}, r"arrays: expected the fields observations, actions, terminals, found pictures"),
         ({}, {}, r"arrays: expected the fields .*, found none"),
+        ({**FLAT, "rewards": None}, {}, r"arrays: rewards: expected numbers, found dtype object"),
         (3, {}, r"source: expected arrays by name or a path, found int"),
         (changed(rewards=with_row(FLAT["rewards"], 7, np.nan)), {}, r"arrays: rewards: .*found nan in row 7"),
         (changed(terminals=with_row(FLAT["rewards"] * 0, 8, 2)), {}, r"arrays: terminals: .*found 2 in row 8"),
@@ -481,8 +542,9 @@ NAMED = dictionary(FLAT)
         ),
     ],
 )
-def test_malformed_arrays_are_told_in_one_line(fields, options, message, tmp_path):
-    with pytest.raises(UserError, match=message) as error:
+def test_malformed_arrays_are_one_line(fields, options, message, tmp_path):
+    is_option = message.startswith(("action_range", "observation_keys", "source"))
+    with pytest.raises(SettingsError if is_option else DataError, match=message) as error:
         gf.convert(fields, tmp_path / "own.npz", **options)
     assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
@@ -517,7 +579,7 @@ def test_malformed_episodes_are_named(change, message, tmp_path):
     np.savez(tmp_path / "1.npz", **episode())
     fields = {**episode(), **change}
     np.savez(tmp_path / "2.npz", **{name: value for name, value in fields.items() if value is not None})
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(DataError, match=message):
         gf.convert(tmp_path, tmp_path / "own.npz")
     assert not (tmp_path / "own.npz").exists()
 
@@ -528,7 +590,7 @@ def test_entries_of_another_shape_in_a_later_episode(tmp_path):
         del fields["observations"]
         np.savez(tmp_path / f"{name}.npz", **fields)
     message = r"2.npz: observations/x: expected shape \(3,\), or a batch of it, found \(6, 4\)"
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(DataError, match=message):
         gf.convert(tmp_path, tmp_path / "own.npz", observation_keys=["x"])
 
 
@@ -544,29 +606,31 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
 
 def test_sources_that_are_none(tmp_path, minari_set):
     new = tmp_path / "own.npz"
-    with pytest.raises(UserError, match=r"nowhere.npz: expected a data file, found nothing there"):
+    with pytest.raises(DataError, match=r"nowhere.npz: expected a data file, found nothing there"):
         gf.convert(tmp_path / "nowhere.npz", new)
     with pytest.raises(
-        UserError, match=r"nowhere: expected a file that ends in .npz, .hdf5, .h5, or .*found nothing there"
+        DataError, match=r"nowhere: expected a file that ends in .npz, .hdf5, .h5, or .*found nothing there"
     ):
         gf.convert(tmp_path / "nowhere", new)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"empty: expected episodes \(.npz, .hdf5, .h5 files\) or a Minari data set"):
+    with pytest.raises(DataError, match=r"empty: expected episodes \(.npz, .hdf5, .h5 files\) or a Minari data set"):
         gf.convert(tmp_path / "empty", new)
     (tmp_path / "data.csv").write_text("1,2")
-    with pytest.raises(UserError, match=r"data.csv: expected a file that ends in .npz, .*found another file"):
+    with pytest.raises(DataError, match=r"data.csv: expected a file that ends in .npz, .*found another file"):
         gf.convert(tmp_path / "data.csv", new)
     write_hdf5(tmp_path / "short.hdf5", {"observations": np.zeros((3, 1)), "dones": np.zeros(3)})
-    with pytest.raises(UserError, match=r"short.hdf5: expected the fields .*terminals, found dones, observations"):
+    with pytest.raises(DataError, match=r"short.hdf5: expected the fields .*terminals, found dones, observations"):
         gf.convert(tmp_path / "short.hdf5", new)
-    with pytest.raises(UserError, match=r"dict-v0: episode 0: observations: expected the order"):
+    with pytest.raises(DataError, match=r"dict-v0: episode 0: observations: expected the order"):
         gf.convert(minari_set, new)
     gf.convert(own_arrays(), new)
-    with pytest.raises(UserError, match=r"own.npz: expected data as it was recorded, found what guidedflow data conv"):
+    with pytest.raises(DataError, match=r"own.npz: expected data as it was recorded, found what guidedflow data conv"):
         gf.convert(new, tmp_path / "again.npz")
-    with pytest.raises(UserError, match=r"own.txt: expected a new file's name that ends in .npz"):
+    with pytest.raises(SettingsError, match=r"output: expected a file's name, found NoneType"):
+        gf.convert(own_arrays(), None)
+    with pytest.raises(SettingsError, match=r"own.txt: expected a new file's name that ends in .npz"):
         gf.convert(own_arrays(), tmp_path / "own.txt")
-    with pytest.raises(UserError, match=r"own.npz: expected a new file, found one that exists"):
+    with pytest.raises(SettingsError, match=r"own.npz: expected a new file, found one that exists"):
         gf.convert(own_arrays(), new)
 
 
@@ -588,7 +652,7 @@ def test_a_file_whose_metadata_is_anothers_is_refused(field, value, tmp_path):
     metadata = json.loads(str(members["metadata"]))
     metadata["spec"][field] = value
     np.savez(path, **{**members, "metadata": np.array(json.dumps(metadata))})
-    with pytest.raises(UserError, match=r"own.npz: metadata: expected the spec of the arrays, "):
+    with pytest.raises(DataError, match=r"own.npz: metadata: expected the spec of the arrays, "):
         gf.load_dataset(path)
     assert len(inspect(path).problems) == 1
 

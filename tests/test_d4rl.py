@@ -8,16 +8,17 @@ import h5py
 import mujoco
 import numpy as np
 import pytest
-from conftest import SHARED
-from guidedflow.suites.make import halve_margins, make_env
+from conftest import SHARED, make_env
 from gymnasium.utils.env_checker import check_env
 
 import guidedflow as gf
 from guidedflow.data.download import D4RL_BASES, _d4rl_name, verify_hdf5
-from guidedflow.data.formats import hdf5 as d4rl
+from guidedflow.data.formats import hdf5
 from guidedflow.data.inspect import inspect
-from guidedflow.errors import UserError
+from guidedflow.envs.wrappers import halve_margins
+from guidedflow.errors import DataError, GuidedflowError, SettingsError
 from guidedflow.suites import find_task, tasks
+from guidedflow.suites.d4rl import files
 from guidedflow.suites.d4rl.antmaze import GOAL_RADIUS, MAZES
 
 needs_shared = pytest.mark.skipif(SHARED is None, reason="needs the recordings and policies of ../shared/data")
@@ -84,7 +85,7 @@ def test_replaying_the_human_door_demonstrations_gives_the_stored_replays():
 )
 def test_the_experts_score_as_published(hand, low, high):
     task = find_task(f"{hand}-expert-v1")
-    assert low <= task.score(0.0, mean_return(make_env(task), expert(hand))) <= high
+    assert low <= task.suite.score(task, 0.0, mean_return(make_env(task), expert(hand))) <= high
 
 
 @pytest.mark.parametrize("hand", HANDS)
@@ -93,7 +94,7 @@ def test_random_actions_score_nothing(hand):
     env = make_env(task)
     rng = np.random.default_rng(0)
     found = mean_return(env, lambda _: rng.uniform(-1, 1, env.action_space.shape).astype(np.float32))
-    assert abs(task.score(0.0, found)) < (5 if hand == "pen" else 3)
+    assert abs(task.suite.score(task, 0.0, found)) < (5 if hand == "pen" else 3)
 
 
 def test_pen_ends_when_it_is_dropped_and_all_have_d4rls_limits():
@@ -228,7 +229,7 @@ def write(path: Path, drop=(), **changes):
 
 def test_d4rls_transitions(tmp_path):
     path = write(tmp_path / "a.hdf5", rewards=np.arange(8.0)[:, None], terminals=np.float32(np.arange(8) == 2))
-    dataset = d4rl.load(path, is_antmaze=False)
+    dataset = files.load(path)
     # Every row but those that timed out (4, 6) and the last one.
     assert dataset.transitions.tolist() == [0, 1, 2, 3, 5]
     batch = dataset.rows(dataset.transitions)
@@ -238,12 +239,35 @@ def test_d4rls_transitions(tmp_path):
 
 
 def test_antmaze_goes_on_after_a_terminal_and_shifts_its_rewards(tmp_path):
-    dataset = d4rl.load(write(tmp_path / "a.hdf5"), is_antmaze=True)
+    shapes = {"observations": np.tile(np.arange(8.0)[:, None], (1, 29)), "actions": np.zeros((8, 8))}
+    write(tmp_path / "antmaze-umaze-v2.hdf5", **shapes)
+    dataset = gf.load_dataset("antmaze-umaze-v2", tmp_path)
     assert dataset.transitions.tolist() == [0, 1, 2, 3, 5]
     batch = dataset.rows(dataset.transitions)
     assert batch.next_observations[:, 0].tolist() == [1, 2, 3, 4, 6]
     assert batch.masks.tolist() == [1, 1, 0, 1, 1]
     assert batch.rewards.tolist() == [-1, 0, 1, 2, 4]
+    assert batch.rewards.dtype == np.float32
+
+
+def test_antmaze_is_learned_with_the_same_rewards_online_as_from_data(tmp_path):
+    """What the environment says goes through the function that the data went through."""
+    task = find_task("antmaze-umaze-v2")
+    env = make_env(task)
+    env.reset(seed=0)
+    said = [env.step(np.zeros(8, np.float32))[1]]
+    inner = env.unwrapped
+    qpos = inner.init_qpos.copy()
+    qpos[:2] = inner.goal
+    inner.set_state(qpos, inner.init_qvel)
+    said.append(env.step(np.zeros(8, np.float32))[1])
+    assert said == [0.0, 1.0]
+    online = [task.suite.training_reward(task, reward) for reward in said]
+    rows = np.arange(8)
+    flags = {"rewards": np.float32(rows == 3), "terminals": rows == 3, "timeouts": rows == 7}
+    shapes = {"observations": np.zeros((8, 29)), "actions": np.zeros((8, 8))}
+    write(tmp_path / "antmaze-umaze-v2.hdf5", **shapes, **flags)
+    assert set(gf.load_dataset("antmaze-umaze-v2", tmp_path).rewards.tolist()) == set(online) == {-1.0, 0.0}
 
 
 @pytest.mark.parametrize(
@@ -263,23 +287,23 @@ def test_antmaze_goes_on_after_a_terminal_and_shifts_its_rewards(tmp_path):
     ],
 )
 def test_malformed_files(options, message, tmp_path):
-    with pytest.raises(UserError, match=message):
-        d4rl.load(write(tmp_path / "a.hdf5", **options), is_antmaze=False)
+    with pytest.raises(DataError, match=message):
+        files.load(write(tmp_path / "a.hdf5", **options))
 
 
 def test_an_antmaze_file_in_which_only_goals_are_marked_has_no_episodes(tmp_path):
     path = write(tmp_path / "a.hdf5", timeouts=np.zeros(8))
-    assert d4rl.load(path, is_antmaze=False).episodes == 3
-    with pytest.raises(UserError, match=r"a.hdf5: expected terminals or timeouts .*, found none in 8 rows"):
-        d4rl.load(path, is_antmaze=True)
+    assert files.load(path).episodes == 3
+    with pytest.raises(DataError, match=r"a.hdf5: expected terminals or timeouts .*, found none in 8 rows"):
+        files.load(path, ends_at_terminals=False)
 
 
 def test_a_terminal_that_stays_on_ends_an_episode_in_each_of_its_rows_save_in_antmaze(tmp_path):
     path = write(tmp_path / "a.hdf5", terminals=(np.arange(8) >= 2) & (np.arange(8) <= 4))
-    dataset = d4rl.load(path, is_antmaze=False)
+    dataset = files.load(path)
     assert np.unique(dataset.episode_ends).tolist() == [2, 3, 4, 6, 7]
     assert dataset.rows(np.array([2, 3])).masks.tolist() == [0, 0]
-    assert np.unique(d4rl.load(path, is_antmaze=True).episode_ends).tolist() == [4, 6, 7]
+    assert np.unique(files.load(path, ends_at_terminals=False).episode_ends).tolist() == [4, 6, 7]
 
 
 def test_a_file_of_ones_own_is_trained_on(tmp_path):
@@ -291,7 +315,7 @@ def test_a_file_of_ones_own_is_trained_on(tmp_path):
 def test_a_file_is_inspected(tmp_path):
     report = inspect(write(tmp_path / "a.hdf5"))
     assert (report.transitions, report.episodes, report.problems) == (6, 4, [])  # By no task's rules.
-    assert [field.name for field in report.fields] == list(d4rl.FIELDS)
+    assert [field.name for field in report.fields] == list(hdf5.FIELDS)
     report = inspect(write(tmp_path / "b.hdf5", rewards=np.full(8, np.inf)))
     assert re.search(r"b.hdf5: rewards: expected finite numbers", report.problems[0])
 
@@ -300,18 +324,18 @@ def test_files_that_are_not_whole(tmp_path):
     path = write(tmp_path / "a.hdf5", observations=np.random.default_rng(0).normal(size=(8, 5000)))
     verify_hdf5(path)
     path.write_bytes(path.read_bytes()[:3000])
-    for check in (lambda: d4rl.read(path), lambda: verify_hdf5(path)):
-        with pytest.raises(UserError, match=r"a.hdf5: expected a whole HDF5 file, found"):
+    for check in (lambda: hdf5.read(path), lambda: verify_hdf5(path)):
+        with pytest.raises(GuidedflowError, match=r"a.hdf5: expected a whole HDF5 file, found"):
             check()
     path.write_text("<html>")
-    with pytest.raises(UserError, match=r"a.hdf5: expected a whole HDF5 file, found"):
-        d4rl.read(path)
-    with pytest.raises(UserError, match=r"b.hdf5: expected a data file, found nothing there"):
-        d4rl.read(tmp_path / "b.hdf5")
+    with pytest.raises(DataError, match=r"a.hdf5: expected a whole HDF5 file, found"):
+        hdf5.read(path)
+    with pytest.raises(DataError, match=r"b.hdf5: expected a data file, found nothing there"):
+        hdf5.read(tmp_path / "b.hdf5")
 
 
 def test_where_the_files_are_published():
-    names = {task.id: _d4rl_name(task.dataset) for task in tasks() if task.benchmark == "d4rl"}
+    names = {task.id: _d4rl_name(task.dataset) for task in tasks() if task.suite.name == "d4rl"}
     assert len(set(names.values())) == 18
     assert names["pen-cloned-v1"] == "hand_dapg_v1/pen-cloned-v1.hdf5"
     noisy = "ant_maze_v2/Ant_maze_{}_noisy_multistart_{}_multigoal_{}_sparse_fixed.hdf5"
@@ -325,7 +349,7 @@ def test_where_the_files_are_published():
 def test_a_d4rl_task_is_trained_on_and_scored(tmp_path):
     data = dict(np.load(SHARED / "data" / "door_human.npz"))
     with h5py.File(tmp_path / "door-human-v1.hdf5", "w") as file:
-        for name in d4rl.FIELDS:
+        for name in hdf5.FIELDS:
             file[name] = data[name][:1000]
     run = gf.train(
         "door-human-v1",
@@ -344,9 +368,9 @@ def test_a_d4rl_task_is_trained_on_and_scored(tmp_path):
         assert abs(row["score"] - expected) < 1e-6
         assert row["mean_length"] == 200
     with h5py.File(tmp_path / "pen-human-v1.hdf5", "w") as file:
-        for name in d4rl.FIELDS:
+        for name in hdf5.FIELDS:
             file[name] = data[name][:1000]
-    with pytest.raises(UserError, match=r"pen-human-v1.hdf5: observations: expected \(45,\) a row, .*found \(39,\)"):
+    with pytest.raises(DataError, match=r"pen-human-v1.hdf5: observations: expected \(45,\) a row, .*found \(39,\)"):
         gf.load_dataset("pen-human-v1", tmp_path)
 
 
@@ -354,21 +378,21 @@ def test_registered_under_this_projects_namespace():
     make_env(find_task("antmaze-umaze-v2"))
     make_env(find_task("door-human-v1"))
     ours = {name for name in gymnasium.registry if name.startswith("guidedflow/")}
-    assert ours == {task.environment for task in tasks() if task.benchmark == "d4rl"}
+    assert ours == {task.environment for task in tasks() if task.suite.name == "d4rl"}
 
 
 @needs_shared
 def test_the_human_demonstrations_are_written_as_d4rl_has_them(tmp_path):
     source = SHARED / "data" / "door_human.npz"
-    path = gf.generate_adroit("door-human-v1", source, data_dir=tmp_path)
-    stored, written = dict(np.load(source)), d4rl.read(path)
-    for name in d4rl.FIELDS:
+    path = gf.generate("door-human-v1", policy=source, data_dir=tmp_path)[0]
+    stored, written = dict(np.load(source)), hdf5.read(path)
+    for name in hdf5.FIELDS:
         np.testing.assert_array_equal(written[name], stored[name])
     assert gf.load_dataset("door-human-v1", tmp_path).size == 6729 - 25
-    assert d4rl.metadata(path)["algorithm"] == "human of door_human.npz"
-    with pytest.raises(UserError, match=r"door-human-v1.hdf5: expected a new file, found one that exists"):
-        gf.generate_adroit("door-human-v1", source, data_dir=tmp_path)
-    folder = gf.generate_adroit("D4RL/door/human-v2", source, data_dir=tmp_path)
+    assert hdf5.metadata(path)["algorithm"] == "human of door_human.npz"
+    with pytest.raises(DataError, match=r"door-human-v1.hdf5: expected a new file, found one that exists"):
+        gf.generate("door-human-v1", policy=source, data_dir=tmp_path)[0]
+    folder = gf.generate("D4RL/door/human-v2", policy=source, data_dir=tmp_path)[0]
     assert inspect(folder).problems == []
     # Minari keeps where the last step led to, which was not recorded: a step less in each demonstration.
     assert gf.load_dataset("D4RL/door/human-v2", tmp_path).size == 6729 - 25
@@ -380,7 +404,7 @@ def test_expert_data_is_made_with_the_policies_noise_and_repeats_itself(task, tm
     hand = "pen" if task.startswith("pen") else "relocate"
     policy = SHARED / "data" / f"{hand}_policy.npz"
     for folder in "ab":
-        gf.generate_adroit(task, policy, data_dir=tmp_path / folder, episodes=3)
+        gf.generate(task, policy=policy, data_dir=tmp_path / folder, episodes=3)
     first, second = (gf.load_dataset(task, tmp_path / folder) for folder in "ab")
     assert first.fingerprint() == second.fingerprint()
     assert 150 < first.size <= 600
@@ -389,10 +413,10 @@ def test_expert_data_is_made_with_the_policies_noise_and_repeats_itself(task, tm
     inside = np.abs(np.asarray(batch.actions)) < 0.999
     spread = np.exp(np.load(policy)["log_std"])
     assert 0.8 < (noise / spread)[inside].std() < 1.1
-    with pytest.raises(UserError, match=r"_policy.npz: w0: expected shape"):
-        gf.generate_adroit(task, SHARED / "data" / "hammer_policy.npz", data_dir=tmp_path / "c", episodes=1)
-    with pytest.raises(UserError, match=r"door_human.npz: expected a policy's fields .*found no w0"):
-        gf.generate_adroit(task, SHARED / "data" / "door_human.npz", data_dir=tmp_path / "c", episodes=1)
+    with pytest.raises(DataError, match=r"_policy.npz: w0: expected shape"):
+        gf.generate(task, policy=SHARED / "data" / "hammer_policy.npz", data_dir=tmp_path / "c", episodes=1)
+    with pytest.raises(DataError, match=r"door_human.npz: expected a policy's fields .*found no w0"):
+        gf.generate(task, policy=SHARED / "data" / "door_human.npz", data_dir=tmp_path / "c", episodes=1)
     assert not (tmp_path / "c").exists()
 
 
@@ -400,12 +424,12 @@ def test_demonstrations_without_ends_are_one_line(tmp_path):
     rows = {"observations": np.zeros((9, 39)), "actions": np.zeros((9, 28)), "rewards": np.zeros(9)}
     np.savez(tmp_path / "door.npz", **rows, terminals=np.zeros(9), timeouts=np.zeros(9))
     for task in ("D4RL/door/human-v2", "door-human-v1"):
-        with pytest.raises(UserError, match=r"door.*: expected terminals or timeouts at the last row of each episode"):
-            gf.generate_adroit(task, tmp_path / "door.npz", data_dir=tmp_path / "data")
+        with pytest.raises(DataError, match=r"door.*: expected terminals or timeouts at the last row of each episode"):
+            gf.generate(task, policy=tmp_path / "door.npz", data_dir=tmp_path / "data")
     assert not (tmp_path / "data").exists()
 
 
 def test_only_adroits_expert_and_human_data_comes_from_a_file(tmp_path):
-    for task in ("door-cloned-v1", "antmaze-umaze-v2", "mujoco/hopper/expert-v0"):
-        with pytest.raises(UserError, match=f"expected an expert or human task of Adroit, found {task}"):
-            gf.generate_adroit(task, tmp_path / "policy.npz", data_dir=tmp_path)
+    for task in ("door-cloned-v1", "antmaze-umaze-v2", "D4RL/door/cloned-v2"):
+        with pytest.raises(SettingsError, match=f"expected an expert or human task of Adroit, found {task}"):
+            gf.generate(task, policy=tmp_path / "policy.npz", data_dir=tmp_path)

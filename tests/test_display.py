@@ -12,7 +12,7 @@ from rich.console import Console
 from guidedflow.notices import show_notices
 from guidedflow.runs.summary import over_seeds
 from guidedflow.training.display import LINE_EVERY, ProgressBar, _Picture, duration, evaluation_line, results_table
-from guidedflow.training.progress import Progress
+from guidedflow.training.progress import Clock, Progress
 
 LOSSES = {"critic_loss": 0.01234, "actor_loss": -1.5, "q_mean": -33.0}
 
@@ -81,6 +81,29 @@ def test_bar_and_time_left_are_there_at_any_width(width):
     assert ("1:00:00 elapsed" in bar) == (width >= 80)
     assert max(map(len, (bar, detail))) <= width
     assert detail.startswith("critic 0.0123  actor -1.5")
+
+
+def test_before_the_first_evaluation_the_time_left_is_that_of_the_steps_at_least():
+    bar, _ = picture(Progress(1_000, 25_000, "training", 10, None, 100.0, LOSSES), 40)
+    assert ">4:00 left" in bar
+    bar, _ = picture(Progress(0, 25_000, "compiling", 3), 40)
+    assert "left" not in bar
+
+
+def test_the_time_left_counts_evaluations_and_the_rest_of_the_one_that_runs():
+    clock = Clock()
+    assert clock.left(1_000, 2) is None
+    clock.updates_per_second = 100.0
+    assert clock.left(1_000, 0) == 10.0
+    assert clock.left(1_000, 2) is None  # Nobody knows how long an evaluation takes.
+    clock.evaluating(0.0, 0.0)
+    assert clock.left(1_000, 1) is None
+    clock.evaluating(5.0, 0.25)  # The first one, after a quarter of its episodes.
+    assert clock.left(1_000, 1) == 10 + 20 + 0.75 * 20
+    clock.evaluating(30.0, 1.0)
+    assert clock.left(0, 1) == 30.0
+    clock.evaluating(1.0, 0.5)  # What was measured counts more than a beginning.
+    assert clock.left(0, 0) == 15.0
 
 
 def test_an_evaluation_counts_its_episodes():
@@ -203,12 +226,11 @@ def notices(program):
 
 
 def test_notices_are_shown_in_a_script_once_and_not_where_logging_is_set_up():
-    say = (
-        "from guidedflow.notices import show_notices, logger; show_notices(); show_notices(); logger.info('%d left', 3)"
-    )
+    say = "from guidedflow.notices import *; show_notices(); show_notices(); logger.info('%d left', 3)"
     assert notices(say) == "guidedflow: note: 3 left\n"
-    assert notices(f"import logging; logging.basicConfig(); {say}") == "INFO:guidedflow:3 left\n"
+    assert notices(f"import logging; logging.basicConfig(format='%(message)s!'); {say}") == "3 left!\n"
     assert notices(f"import logging; logging.getLogger('guidedflow').setLevel(30); {say}") == ""
+    assert notices(f"import logging; logging.basicConfig(); {say}") == "guidedflow: note: 3 left\n"  # As Orbax does.
 
 
 def test_the_command_line_shows_its_notices_always(capsys):

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from guidedflow.data import download as module
 from guidedflow.data.download import OGBENCH_BASES, download, fetch_d4rl, fetch_ogbench, progress_bar, verify_npz
-from guidedflow.errors import UserError
+from guidedflow.errors import DataError
 
 NO_WAIT = (0.0, 0.0, 0.0)
 
@@ -179,7 +179,7 @@ def assert_complete(file: Path) -> None:
 
 def assert_fails(file: Path, *urls: str, **options: object) -> str:
     """The message of a download that must fail, with nothing under the final name."""
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(DataError) as caught:
         get(file, *urls, **options)
     message = str(caught.value)
     assert not file.exists()
@@ -210,7 +210,7 @@ def test_an_existing_file_costs_no_request(server: Server, file: Path) -> None:
 def test_an_existing_file_that_is_damaged_is_neither_used_nor_touched(server: Server, file: Path) -> None:
     file.parent.mkdir()
     file.write_bytes(GOOD[:HALF])
-    with pytest.raises(UserError, match=r"expected a whole npz file.*move it away to download it anew"):
+    with pytest.raises(DataError, match=r"expected a whole npz file.*move it away to download it anew"):
         get(file, server.serves("/a", whole(GOOD)))
     assert (file.read_bytes(), server.log) == (GOOD[:HALF], [])
 
@@ -478,7 +478,7 @@ def test_many_threads_hand_the_lock_on(server: Server, file: Path) -> None:
     def fetch() -> None:
         try:
             outcomes.append(get(file, url))
-        except UserError as error:
+        except DataError as error:
             outcomes.append(error)
 
     threads = [threading.Thread(target=fetch) for _ in range(8)]
@@ -522,7 +522,7 @@ def test_fetch_d4rl(server: Server, tmp_path: Path) -> None:
     server.serves("/a/hand_dapg_v1/pen-human-v1.hdf5", whole(good[: len(good) // 2]))
     bases = [f"http://127.0.0.1:{server.server_port}/a/"]
     assert fetch_d4rl("door-human-v1", tmp_path, bases=bases).read_bytes() == good
-    with pytest.raises(UserError, match=r"pen-human-v1.hdf5: not downloaded: .*expected a whole HDF5 file"):
+    with pytest.raises(DataError, match=r"pen-human-v1.hdf5: not downloaded: .*expected a whole HDF5 file"):
         fetch_d4rl("pen-human-v1", tmp_path, bases=bases)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["door-human-v1.hdf5", "good.hdf5"]
 
@@ -555,7 +555,7 @@ def test_verify_npz_refuses(tmp_path: Path) -> None:
     }
     for reason, body in cases.items():
         path.write_bytes(body)
-        with pytest.raises(UserError, match=reason) as caught:
+        with pytest.raises(DataError, match=reason) as caught:
             verify_npz(path)
         assert str(caught.value).startswith(f"{path}: expected ")
         assert "\n" not in str(caught.value)
@@ -569,7 +569,7 @@ def test_verify_npz_reads_compressed_files(tmp_path: Path) -> None:
     middle = body.index(b"PK", 2) - 8
     body[middle : middle + 4] = b"\xff" * 4
     path.write_bytes(body)
-    with pytest.raises(UserError, match="expected a whole npz file"):
+    with pytest.raises(DataError, match="expected a whole npz file"):
         verify_npz(path)
 
 

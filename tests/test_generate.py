@@ -11,20 +11,16 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+import filelock
 import numpy as np
 import ogbench
 import pytest
 
-from guidedflow.errors import UserError, WorkerDied
+from guidedflow.errors import DataError, SettingsError, WorkerDied
 from guidedflow.suites.ogbench import oracles as module
-from guidedflow.suites.ogbench.oracles import (
-    FAMILIES,
-    Collector,
-    cube_stays_in_view,
-    episode_record,
-    generate,
-    recipe,
-)
+from guidedflow.suites.ogbench.generation import generate
+from guidedflow.suites.ogbench.oracles import Collector, cube_stays_in_view, episode_record
+from guidedflow.suites.ogbench.recipes import FAMILIES, recipe
 
 # OGBench states the bounds of its actions in float64, which gymnasium remarks upon.
 pytestmark = pytest.mark.filterwarnings("ignore:.*precision lowered by casting:UserWarning")
@@ -58,7 +54,7 @@ def generate_until(done: int, strike: str, directory: Path, **options: object) -
     script = f"""
 import os, signal
 from pathlib import Path
-from guidedflow.suites.ogbench.oracles import generate
+from guidedflow.suites.ogbench.generation import generate
 signal.signal(signal.SIGINT, signal.default_int_handler)  # Whoever started the tests may have it ignored.
 strike = lambda done, total: done == {done} and {strike}
 generate("cube-single-noisy", directory=Path({str(directory)!r}), progress=strike, **{options!r})
@@ -286,9 +282,9 @@ def test_second_call_keeps_the_files(tmp_path: Path, caplog: pytest.LogCaptureFi
     assert_same(load(first[1]), content)
     assert first[0].stat().st_mtime_ns == times[0]
 
-    with pytest.raises(UserError, match=r"expected .*seed 1,.*; found .*seed 0,.*--data-dir"):
+    with pytest.raises(DataError, match=r"expected .*seed 1,.*; found .*seed 0,.*--data-dir"):
         generate("cube-single-play", directory=tmp_path, episodes=2, steps=3, seed=1)
-    with pytest.raises(UserError, match=r"expected .*episodes 3; found .*episodes 2;"):
+    with pytest.raises(DataError, match=r"expected .*episodes 3; found .*episodes 2;"):
         generate("cube-single-play", directory=tmp_path, episodes=3, steps=3)
 
 
@@ -300,29 +296,38 @@ def test_files_of_others_are_left_alone(content: bytes | None, tmp_path: Path) -
     else:
         path.write_bytes(content)
     before = path.read_bytes()
-    with pytest.raises(UserError, match=r"scene-play-v0-val\.npz: .*found a damaged file, or one that"):
+    with pytest.raises(DataError, match=r"scene-play-v0-val\.npz: .*found a damaged file, or one that"):
         generate("scene-play", directory=tmp_path, episodes=1, steps=3)
     assert path.read_bytes() == before
 
 
 def test_two_makers_at_once(tmp_path: Path) -> None:
     (tmp_path / ".partial").mkdir()
-    with (tmp_path / ".partial" / "scene-play.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="another process is making scene-play here"):
-            generate("scene-play", directory=tmp_path, episodes=1, steps=3)
+    lock = filelock.FileLock(tmp_path / ".partial" / "scene-play.lock")
+    with lock, pytest.raises(SettingsError, match="another process is making scene-play here"):
+        generate("scene-play", directory=tmp_path, episodes=1, steps=3)
+
+
+def test_a_folder_in_which_nothing_can_be_locked_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsupported(file: int, operation: int) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    with pytest.raises(SettingsError, match=r"^data_dir: expected a folder to write and lock .* supported"):
+        generate("scene-play", directory=tmp_path, episodes=1, steps=3)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_dir()] == [".partial"]
 
 
 def test_wrong_arguments(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"'cube-singel-noisy'; expected one of cube-single-noisy"):
+    with pytest.raises(SettingsError, match=r"expected one of cube-single-noisy, .*, found 'cube-singel-noisy'"):
         generate("cube-singel-noisy", directory=tmp_path)
-    with pytest.raises(UserError, match=r"expected one of cube-single-play, .*visual-puzzle-4x4-play$"):
+    with pytest.raises(SettingsError, match=r"expected one of cube-single-play, .*visual-puzzle-4x4-play, found 'zzz'"):
         recipe("zzz")
     for option, value in (("episodes", 0), ("val_episodes", 0), ("workers", 0), ("seed", -1), ("steps", 1)):
-        with pytest.raises(UserError, match=rf"^--{option.replace('_', '-')}: expected .*, found {value}$"):
+        with pytest.raises(SettingsError, match=rf"^{option}: expected .*, found {value}$"):
             generate("scene-play", directory=tmp_path, **{option: value})
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"^--data-dir: expected a folder to write to, found .*/file"):
+    with pytest.raises(SettingsError, match=r"^data_dir: expected a folder to write and lock files in, found .*/file"):
         generate("scene-play", directory=tmp_path / "file", episodes=1)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
@@ -377,6 +382,44 @@ def test_oracle_and_noise_make_the_action() -> None:
     assert not actions["cube-single-play"].any()
     spread = np.median(np.abs(actions["cube-single-noisy"]), axis=0)
     np.testing.assert_allclose(spread / spread[0], [1, 1, 1, 3, 10], rtol=0.4)
+
+
+@pytest.mark.parametrize("family", ["puzzle-4x4-noisy", "cube-double-play"])
+def test_after_a_new_target_the_next_action_still_goes_by_what_the_last_step_said(family: str) -> None:
+    """OGBench's script tells a new target's info to the oracle's reset alone."""
+    collector = Collector(family, steps=300)
+    env = collector._env.unwrapped
+    told: list[dict] = []
+    asked: list[tuple[int, dict]] = []
+    set_new_target = env.set_new_target
+
+    def spy_on_targets(**options):
+        if not options.get("return_info", True):  # Of the reset.
+            return set_new_target(**options)
+        told.append(set_new_target(**options)[1])
+        return None, told[-1]
+
+    def spy_on(oracle):
+        select_action, reset = oracle.select_action, oracle.reset
+
+        def select(observation, info):
+            asked.append((len(told), info))
+            return select_action(observation, info)
+
+        def start(observation, info):
+            assert not told or info is told[-1]
+            return reset(observation, info)
+
+        oracle.select_action, oracle.reset = select, start
+
+    collector._env.reset(seed=0)
+    env.set_new_target = spy_on_targets
+    for oracle in collector._oracles.values():
+        spy_on(oracle)
+    collector.episode(0, 0)
+    assert len(told) >= 2
+    assert max(number for number, _ in asked) >= 1
+    assert not any(info is new for _, info in asked for new in told)
 
 
 def test_cube_stays_in_view() -> None:

@@ -127,7 +127,7 @@ def test_single_precision_agrees_to_1e_5():
         np.testing.assert_allclose(metrics[name], value, rtol=1e-5)
 
 
-def test_update_is_one_adam_step_of_every_network_and_then_the_target_moves():
+def test_update_is_one_adam_step_of_every_network():
     config, *_ = setup({})
     agent = GFP.init(config, SPEC, jax.random.key(0))
     batch = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), random_batch(0))
@@ -136,9 +136,6 @@ def test_update_is_one_adam_step_of_every_network_and_then_the_target_moves():
         # Adam's first step is the learning rate times the gradient's sign, wherever there is a gradient.
         step = np.abs(np.asarray(after - before))
         assert step.max() == pytest.approx(3e-4, rel=0.02)
-    expected = jax.tree.map(lambda old, new: 0.995 * old + 0.005 * new, agent.target_critic, updated.networks.critic)
-    for found, wanted in zip(jax.tree.leaves(updated.target_critic), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-8)
     assert int(updated.optimizer.count) == 1
 
 

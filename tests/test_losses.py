@@ -1,7 +1,8 @@
 """The other algorithms against NumPy float64 code written from docs/algorithms.md without sight of the package."""
 
+import dataclasses
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from bridge import (
@@ -117,28 +118,77 @@ def test_rebrac(q_agg, normalize_q):
     assert_reached_by(actor_loss, agent.actor.net, actor_gradients.net)
 
 
-def test_rebrac_moves_actor_and_targets_every_second_step_and_its_optimiser_rests_between():
-    agent = AGENTS["rebrac"].init(rebrac.ReBRACConfig(hidden=(16, 12)), SPEC, jax.random.key(0))
-    batch = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), BATCH)
-    delayed = ("actor", "actor_optimizer", "target_critic", "target_actor")
-    same = lambda a, b: all(jax.tree.leaves(jax.tree.map(lambda x, y: bool((x == y).all()), a, b)))  # noqa: E731
-    update = jax.jit(type(agent).update)
-    for step in range(1, 5):
-        following, _ = update(agent, batch, jax.random.key(step))
-        assert not same(agent.critic, following.critic)
-        for name in delayed:
-            assert same(getattr(agent, name), getattr(following, name)) == (step % 2 == 1), (step, name)
-        if step % 2 == 0:
-            for new, old, target in (
-                (following.critic, agent.target_critic, following.target_critic),
-                (following.actor, agent.target_actor, following.target_actor),
-            ):
-                moved = jax.tree.map(lambda n, o: 0.005 * n + 0.995 * o, new, old)
-                for found, wanted in zip(jax.tree.leaves(target), jax.tree.leaves(moved), strict=True):
-                    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-8)
-        agent = following
-    assert int(agent.actor_optimizer.count) == 2
-    assert int(agent.critic_optimizer.count) == 4
+NETWORK_FIELDS = ("networks", "targets", "critic", "actor", "target_critic", "target_actor")
+
+
+def ready_to_learn(name, **settings):
+    """An agent in double precision as it starts, but with networks and targets moved away from each other."""
+    agent = AGENTS[name].init(AGENTS[name].config_class(hidden=(16, 12), **settings), SPEC, jax.random.key(0))
+    fields = [field for field in NETWORK_FIELDS if hasattr(agent, field)]
+    return as_double(
+        dataclasses.replace(agent, **{field: perturbed(getattr(agent, field), i) for i, field in enumerate(fields)})
+    )
+
+
+def with_targets(agent) -> tuple[list[oracle_nn.Mlp], list[oracle_nn.Mlp]]:
+    """The networks that have a target, and their targets in the same order."""
+    if isinstance(agent, rebrac.ReBRAC):
+        both = [agent.critic, agent.actor], [agent.target_critic, agent.target_actor]
+    elif isinstance(agent, brac.BRAC):
+        both = [*agent.networks], [*agent.targets]
+    else:
+        both = [agent.networks.critic], [agent.target_critic]
+    networks, targets = (
+        [to_oracle(mlp) for network in side for mlp in getattr(network, "members", None) or [network.net]]
+        for side in both
+    )
+    return networks, targets
+
+
+def distance(left: oracle_nn.Mlp, right: oracle_nn.Mlp) -> float:
+    """The largest difference of two networks' parameters."""
+    difference = oracle_nn.map_leaves(lambda x, y: np.abs(x - y).max(), left, right)
+    return max(float(leaf) for layer in difference.layers for leaf in layer if leaf is not None)
+
+
+@pytest.mark.parametrize("name", ["gfp", "fql", "iql", "ifql", "brac", "rebrac"])
+def test_targets_follow_the_parameters_from_before_the_step(name):
+    with double_precision():
+        agent = ready_to_learn(name, **({"actor_period": 1} if name == "rebrac" else {}))
+        networks, targets = with_targets(agent)
+        new_networks, new_targets = with_targets(
+            jax.jit(type(agent).update)(agent, as_double(BATCH), jax.random.key(1))[0]
+        )
+    tau = float(np.float32(0.005))
+    for network, target, new_network, new_target in zip(networks, targets, new_networks, new_targets, strict=True):
+        assert distance(network, target) > 0.1
+        assert distance(new_target, oracle_nn.ema(target, network, tau)) < 1e-12
+        assert distance(new_target, oracle_nn.ema(target, new_network, tau)) > 1e-7
+
+
+@pytest.mark.parametrize("momentum", [True, False])
+@pytest.mark.parametrize("first", [True, False])
+def test_rebrac_updates_actor_and_targets_once_a_period_and_adam_moves_the_actor_between_if_asked(momentum, first):
+    with double_precision():
+        settings = {"actor_period": 3, "actor_moves_first": first, "actor_momentum": momentum}
+        agent, batch = ready_to_learn("rebrac", **settings), as_double(BATCH)
+        actor_loss = lambda actor, agent: rebrac.actor_loss(actor, agent.critic, batch, agent.config)[0]  # noqa: E731
+        update, actor_gradient = jax.jit(type(agent).update), jax.jit(jax.grad(actor_loss))
+        actor, zeros = to_oracle(agent.actor.net), oracle_nn.map_leaves(np.zeros_like, to_oracle(agent.actor.net))
+        m, v, count = zeros, zeros, 0
+        for step in range(1, 8):
+            moves = step % 3 == (1 if first else 0)
+            gradient = to_oracle(actor_gradient(agent.actor, agent).net) if moves else zeros
+            if moves or momentum:
+                actor, m, v, count = oracle_nn.adam_step(actor, gradient, m, v, count, float(np.float32(3e-4)))
+            following, _ = update(agent, batch, jax.random.key(step))
+            assert distance(to_oracle(following.actor.net), actor) < 1e-12
+            assert int(following.actor_optimizer.count) == count
+            assert distance(to_oracle(following.critic.members[0]), to_oracle(agent.critic.members[0])) > 1e-5
+            for name in ("target_critic", "target_actor", "actor_metrics"):
+                leaves = (jax.tree.leaves(getattr(of, name)) for of in (agent, following))
+                assert all(bool((old == new).all()) for old, new in zip(*leaves, strict=True)) != moves, (step, name)
+            agent = following
 
 
 @pytest.mark.parametrize("normalize_q", [True, False])

@@ -9,14 +9,15 @@ import gymnasium
 import h5py
 import numpy as np
 import pytest
-from guidedflow.suites.make import make_env
+from conftest import make_env
 
 import guidedflow as gf
 from guidedflow.cli import main
 from guidedflow.data.formats import minari as reader
 from guidedflow.data.inspect import inspect
-from guidedflow.errors import UserError
+from guidedflow.errors import DataError, SettingsError
 from guidedflow.suites import find_task, tasks
+from guidedflow.suites import minari as suite
 
 TASK = "mujoco/hopper/simple-v0"
 
@@ -90,20 +91,20 @@ def test_reference_scores_that_agree_or_are_missing_are_not(hopper, tmp_path, mo
 
 def test_data_sets_that_are_damaged(hopper):
     folder, _ = hopper
-    with pytest.raises(UserError, match=r"walker2d/simple-v0: expected in .*data fetch mujoco/walker2d/simple-v0"):
+    with pytest.raises(DataError, match=r"walker2d/simple-v0: expected in .*data fetch mujoco/walker2d/simple-v0"):
         gf.load_dataset("mujoco/walker2d/simple-v0", folder)
     path = folder / TASK
     assert inspect(path).episodes == 3
     file = path / "data" / "main_data.hdf5"
     content = file.read_bytes()
     file.write_bytes(content[: len(content) // 2])
-    with pytest.raises(UserError, match=r"hopper/simple-v0: expected a whole Minari data set, found"):
+    with pytest.raises(DataError, match=r"hopper/simple-v0: expected a whole Minari data set, found"):
         gf.load_dataset(TASK, folder)
     file.write_bytes(content)
     (path / "data" / "metadata.json").write_text("{")
-    with pytest.raises(UserError, match=r"hopper/simple-v0: expected a whole Minari data set, found"):
+    with pytest.raises(DataError, match=r"hopper/simple-v0: expected a whole Minari data set, found"):
         gf.load_dataset(TASK, folder)
-    with pytest.raises(UserError, match=r"expected a Minari data set, found no folder data in it"):
+    with pytest.raises(DataError, match=r"expected a Minari data set, found no folder data in it"):
         reader.read(folder)
 
 
@@ -152,7 +153,7 @@ def test_episodes_that_are_malformed_are_one_line(hopper, name, value, message):
     else:
         arrays[name] = value(arrays[name])
     replace_episode(path, 1, arrays)
-    with pytest.raises(UserError, match=message) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         reader.load(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
@@ -162,34 +163,34 @@ def test_episodes_that_are_out_of_order_or_of_another_environment_are_one_line(h
     folder, _ = hopper
     with h5py.File(folder / TASK / "data" / "main_data.hdf5", "a") as file:
         file.move("episode_1", "episode_5")
-    with pytest.raises(UserError, match=r"expected a whole Minari data set, found: .*episode_1"):
+    with pytest.raises(DataError, match=r"expected a whole Minari data set, found: .*episode_1"):
         gf.load_dataset(TASK, folder)
     other = folder / "mujoco" / "walker2d" / "simple-v0"
-    gf.generate_stand_in("mujoco/walker2d/simple-v0", "random", data_dir=folder, episodes=1)
+    gf.generate("mujoco/walker2d/simple-v0", stand_in="random", data_dir=folder, episodes=1)
     shutil.rmtree(folder / TASK)
     other.rename(folder / TASK)
     wrong = pytest.warns(UserWarning, match="its reference scores")  # Those of the walker.
-    with wrong, pytest.raises(UserError, match=r"simple-v0: observations: expected \(11,\) a row, .*found \(17,\)"):
+    with wrong, pytest.raises(DataError, match=r"simple-v0: observations: expected \(11,\) a row, .*found \(17,\)"):
         gf.load_dataset(TASK, folder)
 
 
-def test_a_stand_in_says_what_it_is_wherever_it_is_used(tmp_path):
+def test_a_stand_in_says_what_it_is_wherever_it_is_used(tmp_path, caplog):
     for actions in ("random", "sine"):
         said = f"{actions} actions, made for tests; not the published data"
-        folder = gf.generate_stand_in(TASK, actions, data_dir=tmp_path / actions, episodes=4, seed=3)
+        (folder,) = gf.generate(TASK, stand_in=actions, data_dir=tmp_path / actions, episodes=4, seed=3)
         assert said in inspect(folder).made_by
-    notices = []
     settings = {"hidden": (12,), "flow_steps": 1, "steps": 10, "log_every": 10, "save_every": 10, "batch_size": 16}
     settings |= {"data_dir": tmp_path / "sine", "run_dir": tmp_path / "run", "eval_episodes": 0}
-    run = gf.train(TASK, on_notice=notices.append, **settings)
-    assert f"{folder}: {said}" in notices
+    with caplog.at_level("INFO", logger="guidedflow"):
+        run = gf.train(TASK, **settings)
+    assert f"{folder}: {said}" in caplog.text
     made = json.loads((run.path / "config.json").read_text())["data"]["made_by"]
     assert (made["stand_in"], made["algorithm"], made["seed"]) == ("sine", said, "3")
 
 
 def test_a_stand_ins_episode_depends_on_its_seed_and_number_alone(tmp_path):
     def made(folder, actions, episodes, seed):
-        path = gf.generate_stand_in(TASK, actions, data_dir=tmp_path / folder, episodes=episodes, seed=seed)
+        (path,) = gf.generate(TASK, stand_in=actions, data_dir=tmp_path / folder, episodes=episodes, seed=seed)
         return reader.read(path)
 
     for actions in ("random", "sine"):
@@ -199,7 +200,7 @@ def test_a_stand_ins_episode_depends_on_its_seed_and_number_alone(tmp_path):
             np.testing.assert_array_equal(array, more[name][:first])
         other = made(f"{actions}-seed1", actions, 2, 1)
         assert not np.array_equal(other["actions"][:5], fewer["actions"][:5])
-        ends = np.flatnonzero(more["finals"])
+        ends = np.flatnonzero(more["final_observation"])
         starts = more["actions"][[0, *(ends[:-1] + 1)]]
         assert len(np.unique(starts, axis=0)) == 4
     # A sine moves by at most 2 pi 0.1 a step, a random action by up to 2.
@@ -209,14 +210,15 @@ def test_a_stand_ins_episode_depends_on_its_seed_and_number_alone(tmp_path):
 
 
 def test_stand_ins_are_for_minaris_mujoco_tasks_alone(tmp_path, capsys):
-    for task in ("D4RL/pen/expert-v2", "cube-single-noisy-singletask-task1-v0"):
-        with pytest.raises(UserError, match=f"task: expected a task of mujoco/, .* found {task}"):
-            gf.generate_stand_in(task, "random", data_dir=tmp_path)
-    with pytest.raises(UserError, match="stand-in: expected one of random, sine, found 'cosine'"):
-        gf.generate_stand_in(TASK, "cosine", data_dir=tmp_path)
+    with pytest.raises(SettingsError, match=r"task: expected a task of mujoco/, .* found D4RL/pen/expert-v2"):
+        gf.generate("D4RL/pen/expert-v2", stand_in="random", data_dir=tmp_path)
+    with pytest.raises(SettingsError, match=r"stand_in: expected none to make cube-single-noisy, .* found random"):
+        gf.generate("cube-single-noisy", stand_in="random", data_dir=tmp_path)
+    with pytest.raises(SettingsError, match="stand_in: expected one of random, sine, found 'cosine'"):
+        gf.generate(TASK, stand_in="cosine", data_dir=tmp_path)
     for name in ("episodes", "seed"):
-        with pytest.raises(UserError, match=f"{name}: expected at least [01], found -1"):
-            gf.generate_stand_in(TASK, "sine", data_dir=tmp_path, **{name: -1})
+        with pytest.raises(SettingsError, match=f"{name}: expected at least [01], found -1"):
+            gf.generate(TASK, stand_in="sine", data_dir=tmp_path, **{name: -1})
     assert list(tmp_path.iterdir()) == []
     options = ["--data-dir", str(tmp_path), "--episodes", "2", "--seed", "1"]
     for code in (0, 2):  # The second call finds it there.
@@ -228,19 +230,19 @@ def test_stand_ins_are_for_minaris_mujoco_tasks_alone(tmp_path, capsys):
     assert "expected a new folder, found one that exists" in printed.err
     with pytest.raises(SystemExit):
         main(["data", "generate", TASK, "--stand-in", "sine", "--policy", "a.npz", *options])
-    assert "--stand-in: expected none beside --policy" in capsys.readouterr().err
+    assert "policy: expected none to make mujoco/hopper/simple-v0" in capsys.readouterr().err
 
 
 def test_a_data_set_that_cannot_be_written_leaves_nothing_under_its_name(tmp_path, monkeypatch):
     def full_disk(file):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(reader.os, "fsync", full_disk)
+    monkeypatch.setattr(suite.os, "fsync", full_disk)
     with pytest.raises(OSError, match="No space left"):
-        gf.generate_stand_in(TASK, "random", data_dir=tmp_path, episodes=1)
+        gf.generate(TASK, stand_in="random", data_dir=tmp_path, episodes=1)
     monkeypatch.undo()
     assert [path.name for path in tmp_path.rglob("*")] == [".partial"]
-    gf.generate_stand_in(TASK, "random", data_dir=tmp_path, episodes=1)
+    gf.generate(TASK, stand_in="random", data_dir=tmp_path, episodes=1)
 
 
 def test_a_download_that_fails_is_one_line(tmp_path, monkeypatch, capsys):
@@ -258,7 +260,7 @@ def test_a_download_that_fails_is_one_line(tmp_path, monkeypatch, capsys):
     assert "Traceback" not in error
 
 
-@pytest.mark.parametrize("task", [task for task in tasks() if task.benchmark == "minari" and "human" not in task.id])
+@pytest.mark.parametrize("task", [task for task in tasks() if task.suite.name == "minari" and "human" not in task.id])
 def test_environments_are_the_packages_own(task):
     env = make_env(task)
     assert env.spec.max_episode_steps == (200 if task.category == "minari/adroit" else 1000)
@@ -267,8 +269,8 @@ def test_environments_are_the_packages_own(task):
     *_, info = env.step(env.action_space.sample())
     assert observation.shape == env.observation_space.shape
     assert ("success" in info) == (task.category == "minari/adroit")
-    lowest, highest = task.reference_returns
-    assert (task.score(0.0, lowest), task.score(0.0, highest)) == (0.0, 100.0)
+    lowest, highest = task.suite.reference_returns(task)
+    assert (task.suite.score(task, 0.0, lowest), task.suite.score(task, 0.0, highest)) == (0.0, 100.0)
     assert find_task(task.id) == task
 
 

@@ -21,8 +21,8 @@ import pytest
 
 import guidedflow as gf
 from guidedflow.cli import main
-from guidedflow.data.formats import minari as reader
-from guidedflow.errors import UserError
+from guidedflow.errors import DataError, SettingsError
+from guidedflow.suites import minari as suite
 
 TASK = "mujoco/hopper/simple-v0"
 DATA = "hopper/simple-v0/data/main_data.hdf5"
@@ -35,7 +35,7 @@ PAGE = b"<!DOCTYPE html><title>Sign in</title>"
 def published(tmp_path_factory) -> dict[str, bytes]:
     """The files of the hub's repository ``farama-minari/mujoco``, made by the minari package itself."""
     root = tmp_path_factory.mktemp("published")
-    gf.generate_stand_in(TASK, "random", data_dir=root, episodes=20)
+    gf.generate(TASK, stand_in="random", data_dir=root, episodes=20)
     folder = root / "mujoco"
     files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     namespace = json.dumps({"datasets": [TASK], "namespaces": ["mujoco/hopper"]}).encode()
@@ -186,8 +186,8 @@ def left(root: Path) -> list[str]:
 
 
 def assert_fails(root: Path, reason: str) -> str:
-    with pytest.raises(UserError, match=reason) as caught:
-        reader.fetch(TASK, root)
+    with pytest.raises(DataError, match=reason) as caught:
+        suite.fetch(TASK, root)
     message = str(caught.value)
     assert message.startswith(f"{root / TASK}: not downloaded: ")
     assert "\n" not in message
@@ -199,7 +199,7 @@ def assert_fails(root: Path, reason: str) -> str:
 
 def test_a_data_set_is_downloaded_and_takes_its_name_whole(hub, published, tmp_path, capsys):
     root = tmp_path / "data"
-    path = reader.fetch(TASK, root)
+    path = suite.fetch(TASK, root)
     assert path == root / TASK
     assert left(root) == [f"mujoco/{name}" for name in sorted(published) if name.startswith("hopper/simple-v0/")]
     assert gf.load_dataset(TASK, root).size > 100
@@ -246,7 +246,7 @@ def test_a_server_that_misbehaves_leaves_nothing_and_the_next_call_succeeds(hub,
     hub.instead |= instead
     assert_fails(root, reason)
     hub.instead.clear()
-    reader.fetch(TASK, root)
+    suite.fetch(TASK, root)
     assert gf.load_dataset(TASK, root).size > 100
 
 
@@ -281,11 +281,11 @@ def test_a_damaged_data_set_that_is_there_is_neither_used_nor_touched(hub, publi
     path.mkdir(parents=True)
     for name, content in (("metadata.json", published[METADATA]), ("main_data.hdf5", b"")):
         (path / name).write_bytes(content)
-    with pytest.raises(UserError, match=r"expected a whole Minari data set, found.*; move it away to download it anew"):
-        reader.fetch(TASK, tmp_path)
+    with pytest.raises(DataError, match=r"expected a whole Minari data set, found.*; move it away to download it anew"):
+        suite.fetch(TASK, tmp_path)
     (path / "main_data.hdf5").unlink()
-    with pytest.raises(UserError, match=r"hopper/simple-v0: expected .*; move it away to download it anew"):
-        reader.fetch(TASK, tmp_path)
+    with pytest.raises(DataError, match=r"hopper/simple-v0: expected .*; move it away to download it anew"):
+        suite.fetch(TASK, tmp_path)
     assert (left(tmp_path), hub.requests) == ([f"{TASK}/data/metadata.json"], [])
 
 
@@ -299,14 +299,14 @@ def test_without_the_packages_extra_hf_the_line_says_how_to_get_it(hub, tmp_path
 @pytest.mark.parametrize("remote", ["farama-minari", "ftp://farama-minari", "hf://"])
 def test_a_remote_of_another_kind_is_refused(hub, tmp_path, monkeypatch, remote):
     monkeypatch.setenv("MINARI_REMOTE", remote)
-    with pytest.raises(UserError, match=r"^MINARI_REMOTE: expected hf://NAME or gcp://NAME, found '"):
-        reader.fetch(TASK, tmp_path)
+    with pytest.raises(SettingsError, match=r"^MINARI_REMOTE: expected hf://NAME or gcp://NAME, found '"):
+        suite.fetch(TASK, tmp_path)
 
 
 def test_a_download_that_is_killed_leaves_nothing_under_the_name_and_the_next_one_starts_anew(hub, tmp_path):
     root = tmp_path / "data"
     hub.instead[DATA] = stalled
-    program = "import sys; from pathlib import Path; from guidedflow.data.formats.minari import fetch; "
+    program = "import sys; from pathlib import Path; from guidedflow.suites.minari import fetch; "
     program += f"fetch({TASK!r}, Path(sys.argv[1]))"
     environment = os.environ | {"HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "home")}
     with subprocess.Popen([sys.executable, "-c", program, str(root)], env=environment) as process:
@@ -315,7 +315,7 @@ def test_a_download_that_is_killed_leaves_nothing_under_the_name_and_the_next_on
     assert not (root / TASK).exists()
     assert left(root / ".partial") != []
     hub.instead.clear()
-    reader.fetch(TASK, root)
+    suite.fetch(TASK, root)
     assert [name for name in left(root) if not name.startswith(TASK)] == []
     assert gf.load_dataset(TASK, root).size > 100
 
@@ -331,12 +331,12 @@ def test_ctrl_c_leaves_nothing(hub, tmp_path, monkeypatch):
 
     monkeypatch.setattr(minari, "download_dataset", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        reader.fetch(TASK, tmp_path)
+        suite.fetch(TASK, tmp_path)
     assert left(tmp_path) == []
 
 
 def test_two_at_once_download_once(hub, tmp_path):
-    threads = [threading.Thread(target=reader.fetch, args=(TASK, tmp_path)) for _ in range(2)]
+    threads = [threading.Thread(target=suite.fetch, args=(TASK, tmp_path)) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -2,15 +2,14 @@
 
 import numpy as np
 import pytest
-from conftest import TASK
-from guidedflow.suites.make import make_env
+from conftest import TASK, make_env
 
 import guidedflow as gf
-from guidedflow import api
 from guidedflow.data.formats import npz
 from guidedflow.data.inspect import inspect
-from guidedflow.errors import UserError
+from guidedflow.errors import DataError
 from guidedflow.suites import find_task
+from guidedflow.suites.ogbench import rewards
 
 NAME = "cube-single-noisy-v0.npz"
 
@@ -48,7 +47,7 @@ def spoil(cube_data, folder, drop=(), **changes):
 )
 def test_a_malformed_file_is_one_line(cube_data, tmp_path, options, message):
     path = spoil(cube_data, tmp_path, **options)
-    with pytest.raises(UserError, match=message) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         gf.load_dataset(TASK, tmp_path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
@@ -69,7 +68,7 @@ def test_inspecting_tells_what_loading_would(cube_data, tmp_path):
     ]
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(UserError, match="expected a whole npz archive of arrays"):
+    with pytest.raises(DataError, match="expected a whole npz archive of arrays"):
         npz.read(path)
 
 
@@ -84,8 +83,8 @@ def test_mazes_are_labelled_alike_in_parts_and_at_once(task, monkeypatch):
     qpos = np.zeros((40, inner.model.nq), np.float32)
     at = slice(15, 17) if "soccer" in task else slice(0, 2)
     qpos[:, at] = inner.cur_goal_xy + np.linspace(0, 2, 40)[:, None]
-    monkeypatch.setattr(api, "LABELLED_AT_ONCE", 15)
-    labels = api.label_states(known, {"qpos": qpos})
+    monkeypatch.setattr(rewards, "LABELLED_AT_ONCE", 15)
+    labels = rewards.label_states(known, {"qpos": qpos})
     near = np.linalg.norm(qpos[:, at] - inner.cur_goal_xy, axis=1) <= inner._goal_tol
     assert 0 < near.sum() < 40
     np.testing.assert_array_equal(labels.rewards, near - 1.0)

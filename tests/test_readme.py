@@ -10,12 +10,25 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+QUOTED = "# from "
+"""How a block begins that shows lines of a file of the repository, which has tests of its own."""
 DATA = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+
+
+def python_blocks(page):
+    return re.findall(r"```python\n(.*?)```", page, re.S)
+
+
+def test_quoted_lines_are_those_of_the_file():
+    (block,) = (block for block in python_blocks(README) if block.startswith(QUOTED))
+    first, *lines = block.splitlines()
+    quoted = [line.strip() for line in (ROOT / first.removeprefix(QUOTED)).read_text().splitlines()]
+    assert set(map(str.strip, lines)) <= set(quoted)
 
 
 @pytest.mark.parametrize(("page", "number"), [(README, 3), (DATA, 1)], ids=["README", "data"])
 def test_the_python_examples_run_in_order(page, number, tmp_path):
-    blocks = re.findall(r"```python\n(.*?)```", page, re.S)
+    blocks = [block for block in python_blocks(page) if not block.startswith(QUOTED)]
     assert len(blocks) == number
     # Compiled for speed, unlike the other tests, as in a user's hands.
     environment = {name: value for name, value in os.environ.items() if name != "JAX_DISABLE_MOST_OPTIMIZATIONS"}
@@ -28,7 +41,7 @@ def test_the_python_examples_run_in_order(page, number, tmp_path):
 
 
 def test_a_policys_first_action_takes_five_lines():
-    first_action = re.findall(r"```python\n(.*?)```", README, re.S)[-1].strip().splitlines()
+    first_action = next(block for block in python_blocks(README) if "load_policy" in block).strip().splitlines()
     assert len([line for line in first_action if line and not line.startswith("import numpy")]) <= 5
 
 

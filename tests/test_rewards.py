@@ -6,10 +6,12 @@ state before a step (``pre``) and of the state after it (``post``).
 
 import numpy as np
 import pytest
-from guidedflow.suites.make import label, make_env
+from conftest import make_env
 
 from guidedflow.suites import find_task, tasks
-from guidedflow.suites.ogbench.oracles import FAMILIES, Collector
+from guidedflow.suites.ogbench.oracles import Collector
+from guidedflow.suites.ogbench.recipes import FAMILIES
+from guidedflow.suites.ogbench.rewards import label
 
 STATE = ("qpos", "qvel", "button_states")
 

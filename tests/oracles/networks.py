@@ -242,7 +242,7 @@ def finite_difference(f: Callable[[Mlp], float], network: Mlp, direction: Mlp, h
 
 
 def ema(target: Mlp, online: Mlp, tau: float) -> Mlp:
-    """'EMA with rate tau': (1 - tau) target + tau online, with the online parameters after the step."""
+    """'EMA with rate tau': (1 - tau) target + tau online, the online parameters being those from before the step."""
     return map_leaves(lambda old, new: (1.0 - tau) * old + tau * new, target, online)
 
 

@@ -134,14 +134,22 @@ class CriticAgent(Agent):
     optimizer: optax.ScaleByAdamState
 
     @abc.abstractmethod
-    def loss(self, networks: Any, batch: Batch, key: PRNGKeyArray) -> tuple[Float[Array, ""], Metrics]:
+    def draw_noise(self, batch: Batch, key: PRNGKeyArray) -> Any:
+        """Every random number of one update; None if it needs none."""
+
+    @abc.abstractmethod
+    def loss(self, networks: Any, batch: Batch, noise: Any) -> tuple[Float[Array, ""], Metrics]:
         """The sum of the losses, each of which reaches its own network only."""
 
     def update(self, batch: Batch, key: PRNGKeyArray) -> tuple[Self, Metrics]:
-        """One Adam step on all networks, then the target critic moves towards the new critic by tau."""
-        gradients, metrics = jax.grad(self.loss, has_aux=True)(self.networks, batch, key)
+        """``step`` with fresh noise."""
+        return self.step(batch, self.draw_noise(batch, key))
+
+    def step(self, batch: Batch, noise: Any) -> tuple[Self, Metrics]:
+        """One Adam step on all networks; the target critic moves by tau towards the critic from before that step."""
+        gradients, metrics = jax.grad(self.loss, has_aux=True)(self.networks, batch, noise)
         networks, optimizer = adam_step(self.networks, gradients, self.optimizer, self.config.learning_rate)
-        target_critic = optax.incremental_update(networks.critic, self.target_critic, self.config.tau)
+        target_critic = optax.incremental_update(self.networks.critic, self.target_critic, self.config.tau)
         return type(self)(self.config, networks, target_critic, optimizer), metrics
 
 

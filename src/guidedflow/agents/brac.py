@@ -82,10 +82,10 @@ class BRAC(Agent):
         return cls(config, networks, networks, adam_init(networks))
 
     def update(self, batch: Batch, key: PRNGKeyArray) -> tuple[Self, Metrics]:
-        """One Adam step on both networks, then both targets move towards them by tau."""
+        """One Adam step on both networks; both targets move by tau towards the networks from before that step."""
         gradients, metrics = jax.grad(total_loss, has_aux=True)(self.networks, self.targets, batch, self.config)
         networks, optimizer = adam_step(self.networks, gradients, self.optimizer, self.config.learning_rate)
-        targets = optax.incremental_update(networks, self.targets, self.config.tau)
+        targets = optax.incremental_update(self.networks, self.targets, self.config.tau)
         return type(self)(self.config, networks, targets, optimizer), metrics
 
     def policies(self) -> dict[str, Policy]:

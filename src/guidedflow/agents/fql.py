@@ -100,9 +100,13 @@ class FQL(CriticAgent):
         )
         return cls(config, networks, networks.critic, adam_init(networks))
 
-    def loss(self, networks: Networks, batch: Batch, key: PRNGKeyArray) -> tuple[Float[Array, ""], Metrics]:
-        """``total_loss`` with fresh noise."""
-        return total_loss(networks, self.target_critic, batch, Noise.draw(key, batch.actions), self.config)
+    def draw_noise(self, batch: Batch, key: PRNGKeyArray) -> Noise:
+        """Noise for the actions at s and s' and for flow matching."""
+        return Noise.draw(key, batch.actions)
+
+    def loss(self, networks: Networks, batch: Batch, noise: Noise) -> tuple[Float[Array, ""], Metrics]:
+        """``total_loss`` at this agent's target and settings."""
+        return total_loss(networks, self.target_critic, batch, noise, self.config)
 
     def policies(self) -> dict[str, Policy]:
         """``actor``: clip(mu_theta(s, z)); ``flow``: mu_omega(s, z); fresh noise z at every call."""

@@ -90,12 +90,17 @@ class IFQL(CriticAgent):
         networks = Networks(critic, value, VelocityField(shape, d, config.hidden, time="raw", key=flow_key))
         return cls(config, networks, critic, adam_init(networks))
 
-    def loss(self, networks: Networks, batch: Batch, key: PRNGKeyArray) -> tuple[Float[Array, ""], Metrics]:
-        """``total_loss`` with fresh noise and times."""
+    def draw_noise(self, batch: Batch, key: PRNGKeyArray) -> tuple[Float[Array, "B act"], Float[Array, "B 1"]]:
+        """eps and t of flow matching."""
         eps_key, t_key = jax.random.split(key)
         eps = jax.random.normal(eps_key, batch.actions.shape)
-        t = jax.random.uniform(t_key, (*batch.rewards.shape, 1))
-        return total_loss(networks, self.target_critic, batch, eps, t, self.config)
+        return eps, jax.random.uniform(t_key, (*batch.rewards.shape, 1))
+
+    def loss(
+        self, networks: Networks, batch: Batch, noise: tuple[Float[Array, "B act"], Float[Array, "B 1"]]
+    ) -> tuple[Float[Array, ""], Metrics]:
+        """``total_loss`` at this agent's target and settings."""
+        return total_loss(networks, self.target_critic, batch, *noise, self.config)
 
     def policies(self) -> dict[str, Policy]:
         """``flow``: the best valued of ``candidates`` actions mu_omega(s, z), fresh noise at every call."""

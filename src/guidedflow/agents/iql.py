@@ -106,8 +106,11 @@ class IQL(CriticAgent):
         )
         return cls(config, networks, networks.critic, adam_init(networks))
 
-    def loss(self, networks: Networks, batch: Batch, key: PRNGKeyArray) -> tuple[Float[Array, ""], Metrics]:
-        """``total_loss``, which draws nothing."""
+    def draw_noise(self, batch: Batch, key: PRNGKeyArray) -> None:
+        """Nothing here is random."""
+
+    def loss(self, networks: Networks, batch: Batch, noise: None) -> tuple[Float[Array, ""], Metrics]:
+        """``total_loss`` at this agent's target and settings."""
         return total_loss(networks, self.target_critic, batch, self.config)
 
     def policies(self) -> dict[str, Policy]:

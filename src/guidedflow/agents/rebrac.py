@@ -21,7 +21,7 @@ from guidedflow.types import Batch, Spec
 class ReBRACConfig(CriticConfig):
     """Settings of ReBRAC."""
 
-    tuned_with: ClassVar[dict[str, object]] = {}
+    tuned_with: ClassVar[dict[str, object]] = {"actor_momentum": True, "actor_moves_first": False}
 
     alpha: NonNegative = 0.1
     """alpha: weight of the actor's behaviour penalty."""
@@ -32,7 +32,11 @@ class ReBRACConfig(CriticConfig):
     target_noise_clip: NonNegative = 0.5
     """Where that noise is cut off."""
     actor_period: Count = 2
-    """The actor and all targets move once in so many steps."""
+    """The actor and all targets are updated once in so many steps."""
+    actor_moves_first: bool = False
+    """Whether that is the first of so many steps (1, 3, ... of two) or the last (2, 4, ...)."""
+    actor_momentum: bool = False
+    """Whether Adam's momentum moves the actor on the steps between (the published numbers' code: one Adam for all)."""
     hidden: Sizes = (512, 512, 512, 512)
     """Hidden layer sizes of both networks."""
     q_agg: Aggregate = "min"
@@ -92,7 +96,7 @@ class ReBRAC(Agent):
     actor_optimizer: optax.ScaleByAdamState
     steps: Int[Array, ""]
     actor_metrics: Metrics
-    """Those of the actor's last move, shown again while it rests."""
+    """Those of the actor's last update, shown again on the steps between."""
 
     @classmethod
     def build(cls, config: ReBRACConfig, spec: Spec, key: PRNGKeyArray) -> Self:
@@ -106,13 +110,17 @@ class ReBRAC(Agent):
         return cls(config, critic, actor, critic, actor, *optimizers, jnp.int32(0), none_yet)
 
     def update(self, batch: Batch, key: PRNGKeyArray) -> tuple[Self, Metrics]:
-        """One Adam step on the critic; every ``actor_period``-th time also on the actor, and the targets move.
+        """``step`` with fresh noise for the target's smoothing."""
+        return self.step(batch, jax.random.normal(key, batch.actions.shape))
 
-        The actor's loss is taken at the parameters from before the step, the critic's included. Between its moves
-        the actor's optimiser rests entirely. (In the code behind the published numbers its momentum went on.)
+    def step(self, batch: Batch, noise: Float[Array, "B act"]) -> tuple[Self, Metrics]:
+        """One Adam step on the critic; once in ``actor_period`` steps also on the actor, and the targets move.
+
+        The actor's loss is taken at the parameters from before the step, the critic's included, and the targets move
+        towards those. On the steps between the actor stays where it is or, with ``actor_momentum``, takes an Adam step
+        with zero gradients.
         """
         config, steps = self.config, self.steps + 1
-        noise = jax.random.normal(key, batch.actions.shape)
         y = critic_target(self.target_actor, self.target_critic, batch, noise, config)
         gradients, metrics = jax.grad(critic_loss, has_aux=True)(self.critic, batch, y)
         critic, critic_optimizer = adam_step(self.critic, gradients, self.critic_optimizer, config.learning_rate)
@@ -122,16 +130,24 @@ class ReBRAC(Agent):
         def move(_round: Array, state: Moved) -> Moved:
             actor, optimizer, target_critic, target_actor, _ = state
             gradients, metrics = jax.grad(actor_loss, has_aux=True)(actor, self.critic, batch, config)
-            actor, optimizer = adam_step(actor, gradients, optimizer, config.learning_rate)
-            target_critic = optax.incremental_update(critic, target_critic, config.tau)
+            target_critic = optax.incremental_update(self.critic, target_critic, config.tau)
             target_actor = optax.incremental_update(actor, target_actor, config.tau)
+            actor, optimizer = adam_step(actor, gradients, optimizer, config.learning_rate)
             return actor, optimizer, target_critic, target_actor, metrics
 
-        # A loop of one round or none: unlike a condition it leaves what rests where it is, instead of copying it.
-        rounds = jnp.where(steps % config.actor_period == 0, 1, 0)
+        def drift(
+            _round: Array, state: tuple[MeanActor, optax.ScaleByAdamState]
+        ) -> tuple[MeanActor, optax.ScaleByAdamState]:
+            actor, optimizer = state
+            return adam_step(actor, jax.tree.map(jnp.zeros_like, actor), optimizer, config.learning_rate)
+
+        # Loops of one round or none: unlike a condition they leave what does not change where it is, without a copy.
+        moves = jnp.where((steps - config.actor_moves_first) % config.actor_period == 0, 1, 0)
         before = self.actor, self.actor_optimizer, self.target_critic, self.target_actor, self.actor_metrics
-        moved: Moved = jax.lax.fori_loop(0, rounds, move, before)
+        moved: Moved = jax.lax.fori_loop(0, moves, move, before)
         actor, actor_optimizer, target_critic, target_actor, actor_metrics = moved
+        if config.actor_momentum:
+            actor, actor_optimizer = jax.lax.fori_loop(moves, 1, drift, (actor, actor_optimizer))
         optimizers = critic_optimizer, actor_optimizer
         targets = target_critic, target_actor
         return type(self)(config, critic, actor, *targets, *optimizers, steps, actor_metrics), {

@@ -45,7 +45,7 @@ class Evaluate:
     def __call__(self) -> int:
         """Print a table of the results, or JSON, and the paths of the videos."""
         import guidedflow as gf
-        from guidedflow.runs.folder import RunFolder
+        from guidedflow.runs.folder import RunFolder, plain_rows
         from guidedflow.runs.summary import over_seeds
         from guidedflow.training.display import make_console, results_table
 
@@ -68,7 +68,7 @@ class Evaluate:
             workers=self.workers,
         )
         if self.json:
-            print_json(rows)
+            print_json(plain_rows(rows))
             return 0
         console = make_console()
         console.print(results_table(rows, over_seeds(rows)))

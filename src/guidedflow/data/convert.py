@@ -11,7 +11,7 @@ import numpy as np
 
 from guidedflow.data.dataset import ACTION_TOLERANCE, Dataset, check_fields, check_finite, numbers
 from guidedflow.data.formats import SUFFIXES, Format, Recording, find_format, is_data
-from guidedflow.data.formats.format import OPTIONAL, REQUIRED
+from guidedflow.data.formats.format import OPTIONAL, REQUIRED, current_names
 from guidedflow.errors import DataError, SettingsError
 from guidedflow.files import whole_file
 from guidedflow.types import ActionRange, ObservationKeys, flattened, named
@@ -55,11 +55,7 @@ def convert(
             row. Nothing has been written then.
         SettingsError: an option does not fit the data, or ``output`` exists. Nothing has been written then.
     """
-    output, source_name = Path(output), "arrays" if isinstance(source, Mapping) else str(source)
-    if output.suffix != ".npz":
-        raise SettingsError(f"{output}: expected a new file's name that ends in .npz")
-    if output.exists():
-        raise SettingsError(f"{output}: expected a new file, found one that exists; name another or remove it")
+    output = _new_file(output)
     order = _order(observation_keys)
     parts: list[_Part] = []
     keys: ObservationKeys = ()
@@ -73,20 +69,31 @@ def convert(
         parts = [_rescaled(part, bounds) for part in parts]
     if keys and frame_stack != 1:
         raise SettingsError(f"frame_stack: expected 1 for dictionary observations, found {frame_stack!r}")
-    joined: dict[str, Any] = {name: _join([part.fields[name] for part in parts]) for name in parts[0].fields}
-    joined["frame_stack"] = frame_stack
-    spec = Dataset.from_arrays(**joined, source=source_name).spec
+    fields: dict[str, Any] = {name: _join([part.fields[name] for part in parts]) for name in parts[0].fields}
+    fields["frame_stack"] = frame_stack
+    name = "arrays" if isinstance(source, Mapping) else str(source)
+    spec = Dataset.from_arrays(**fields, source=name).spec
     metadata = {
         "generator": "guidedflow",
         "command": "data convert",
-        "source": source_name if isinstance(source, Mapping) else Path(source).absolute().name,
+        "source": Path(name).absolute().name,
         "versions": {name: importlib.metadata.version(name) for name in ("guidedflow", "numpy")},
         "spec": spec._replace(observation_keys=keys, action_range=bounds).to_json(),
     }
-    members: dict[str, Any] = {**joined, "metadata": np.array(json.dumps(metadata))}
     output.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(output) as file:
-        np.savez(file, **members)  # Not compressed: it is read much faster.
+        np.savez(file, **fields, metadata=np.array(json.dumps(metadata)))  # Not compressed: it is read much faster.
+    return output
+
+
+def _new_file(output: Any) -> Path:
+    if not isinstance(output, str | Path):
+        raise SettingsError(f"output: expected a file's name, found {type(output).__name__}")
+    output = Path(output)
+    if output.suffix != ".npz":
+        raise SettingsError(f"{output}: expected a new file's name that ends in .npz")
+    if output.exists():
+        raise SettingsError(f"{output}: expected a new file, found one that exists; name another or remove it")
     return output
 
 
@@ -99,7 +106,7 @@ class _Part(NamedTuple):
 
 def _recordings(source: Any) -> Iterator[Recording]:
     if isinstance(source, Mapping):
-        yield Recording("arrays", named(source), is_episode=False)
+        yield Recording("arrays", current_names(named(source)), is_episode=False)
         return
     if not isinstance(source, str | Path):
         raise SettingsError(f"source: expected arrays by name or a path, found {type(source).__name__}")
@@ -179,12 +186,12 @@ def _checked(recording: Recording, keys: ObservationKeys, first: _Part | None, *
     fields = _episode(fields, name) if recording.is_episode else fields
     wanted = {field: fields[field] for field in (*REQUIRED, *OPTIONAL) if field in fields}
     checked = check_fields(wanted, name, unit_actions=unit_actions)
-    for flag in ("timeouts", "finals"):
+    for flag in ("timeouts", "final_observation"):
         checked.setdefault(flag, np.zeros(len(checked["actions"]), bool))
-    if checked["finals"].all():
+    if checked["final_observation"].all():
         raise DataError(f"{name}: actions: expected at least one step, found none")
     if recording.is_episode:
-        step = len(checked["actions"]) - 1 - int(checked["finals"][-1])
+        step = len(checked["actions"]) - 1 - int(checked["final_observation"][-1])
         checked["timeouts"][step] = not checked["terminals"][step]
     part = _Part(name, checked)
     model = first or part
@@ -232,13 +239,13 @@ def _episode(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
             raise DataError(f"{name}: terminated: expected a single 0 or 1 and no terminals beside it, found {found}")
         arrays["terminals"] = (np.arange(steps) == steps - 1) & bool(terminated.item())
     arrays.setdefault("terminals", np.zeros(steps, bool))
-    arrays["finals"] = np.zeros(steps, bool)
+    arrays["final_observation"] = np.zeros(steps, bool)
     if len(arrays["observations"]) == steps:
         return arrays
     for field, array in arrays.items():
         if field != "observations":
             arrays[field] = np.concatenate([array, np.zeros_like(array[:1])])
-    arrays["finals"][-1] = True
+    arrays["final_observation"][-1] = True
     return arrays
 
 
@@ -251,7 +258,7 @@ def _action_range(asked: Any, parts: Sequence[_Part]) -> ActionRange | None:
             raise SettingsError(f"action_range: expected measured or a pair (low, high), found {asked!r}")
         lowest, highest = [], []
         for part in parts:
-            actions = part.fields["actions"][~part.fields["finals"]]
+            actions = part.fields["actions"][~part.fields["final_observation"]]
             lowest.append(actions.min(axis=0))
             highest.append(actions.max(axis=0))
         return ActionRange(tuple(np.min(lowest, axis=0).tolist()), tuple(np.max(highest, axis=0).tolist()))
@@ -271,7 +278,7 @@ def _action_range(asked: Any, parts: Sequence[_Part]) -> ActionRange | None:
 
 def _rescaled(part: _Part, bounds: ActionRange) -> _Part:
     actions = part.fields["actions"]
-    unit = np.where(part.fields["finals"][:, None], 0.0, bounds.to_unit(actions))
+    unit = np.where(part.fields["final_observation"][:, None], 0.0, bounds.to_unit(actions))
     outside = np.abs(unit) > 1.0 + ACTION_TOLERANCE
     if outside.any():
         row, column = map(int, np.argwhere(outside)[0])

@@ -103,7 +103,7 @@ class Dataset(eqx.Module):
         rewards: Any = None,
         terminals: Any = None,
         timeouts: Any = None,
-        finals: Any = None,
+        final_observation: Any = None,
         *,
         frame_stack: int = 1,
         source: str = "arrays",
@@ -118,10 +118,10 @@ class Dataset(eqx.Module):
             terminals: (N,) bool; the step led to a true terminal state: no value is bootstrapped from beyond it.
                 Needed; all False if there were no such states.
             timeouts: (N,) bool; the recording stops after this step for another reason. Such a row has no next
-                observation, so it is not sampled itself, unless a row of ``finals`` follows. None: every episode ends
-                by a terminal. The last row ends its episode in any case.
-            finals: (N,) bool; the row is no step but the observation that its episode's last step led to, and its
-                action, reward and terminal mean nothing. None: there are no such rows.
+                observation, so it is not sampled itself, unless a row of ``final_observation`` follows. None: every
+                episode ends by a terminal. The last row ends its episode in any case.
+            final_observation: (N,) bool; the row is no step but the observation that its episode's last step led to,
+                and its action, reward and terminal mean nothing. None: there are no such rows.
             frame_stack: of how many frames, a row's own and those before it, an observation is made.
             source: what error messages call the data, a file's name for instance.
 
@@ -132,14 +132,14 @@ class Dataset(eqx.Module):
         if terminals is None:
             raise DataError(f"{source}: terminals: expected 0 or 1 a row, found none; give zeros if no step led to one")
         fields = {"observations": observations, "actions": actions, "terminals": terminals}
-        optional = {"rewards": rewards, "timeouts": timeouts, "finals": finals}
+        optional = {"rewards": rewards, "timeouts": timeouts, "final_observation": final_observation}
         checked = check_fields(fields | {name: v for name, v in optional.items() if v is not None}, source)
-        terminal = checked["terminals"]
-        end = terminal | checked["timeouts"] if timeouts is not None else terminal.copy()
-        if finals is not None:
-            end[:-1] &= ~checked["finals"][1:]
-            end |= checked["finals"]
-            terminal = terminal & ~checked["finals"]
+        terminal, nowhere = checked["terminals"], np.zeros(len(checked["terminals"]), bool)
+        final = checked.get("final_observation", nowhere)
+        end = terminal | checked.get("timeouts", nowhere)
+        end[:-1] &= ~final[1:]  # The final observation's row ends the episode instead.
+        end |= final
+        terminal = terminal & ~final
         end = close_last(end, source)
         return cls.from_rows(
             checked["observations"],
@@ -234,6 +234,7 @@ class Dataset(eqx.Module):
     def window(self, rows: Int[Rows, " B"]) -> Window:
         """The transitions that start at the given rows, gathered where the rows are: on the device or on the host."""
         xp: Any = jnp if isinstance(rows, Array) else np
+        rows = xp.asarray(rows)
         following = xp.minimum(rows + 1, self.episode_ends[rows])
         stack = rows[:, None] + xp.arange(1 - self.frame_stack, 1)
         stack = xp.maximum(stack, self.episode_starts[rows][:, None])
@@ -305,11 +306,10 @@ def sample_indices(key: PRNGKeyArray, size: int, batch_size: int) -> Int[Array, 
 
 
 def check_fields(fields: Mapping[str, Any], source: str, *, unit_actions: bool = True) -> dict[str, np.ndarray]:
-    """Fields as arrays of one length N, of the right kind and free of NaN; actions clipped to [-1, 1].
+    """Fields as arrays of one length N, of the right kind and free of NaN.
 
-    Without ``unit_actions`` they keep whatever range they have.
-
-    Observations become float32 (uint8 stays), actions and rewards float32, every other field bool.
+    Observations become float32 (uint8 stays), actions and rewards float32, every other field bool. Actions must be in
+    [-1, 1] and are clipped to ``ACTION_BOUND``; without ``unit_actions`` they keep whatever range they have.
 
     Raises:
         DataError: naming the source, the field, the first bad row, what was expected and what was found.

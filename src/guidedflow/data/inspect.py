@@ -69,12 +69,12 @@ def inspect(
         DataError: it is of no known format, or cannot be read at all.
     """
     path = Path(path)
-    known = formats.find_format(path)
-    content = known.read(path)
+    # A suite may bring a format of its own, which it alone can read.
+    content = {} if load is not None and not formats.is_data(path) else formats.find_format(path).read(path)
     fields = [_field(name, array) for name, array in content.items() if name != "metadata"]
-    found = Inspection(path, _made_by(known.metadata(path)), fields, [])
+    found = Inspection(path, _made_by(formats.metadata(path)), fields, [])
     try:
-        dataset = (load or known.load)(path)
+        dataset = (load or formats.load)(path)
     except DataError as error:
         return found._replace(problems=[str(error)])
     return found._replace(**_summary(dataset, content, ends_at_success), problems=_flattened_pictures(dataset, path))
@@ -91,15 +91,16 @@ def _summary(dataset: Dataset, content: Mapping[str, np.ndarray], ends_at_succes
     last = np.unique(dataset.episode_ends)
     episode = np.searchsorted(last, dataset.episode_ends)
     step = np.ones(len(episode), bool)
-    if "finals" in content:  # Such a row is no step.
-        step = ~np.asarray(content["finals"]).reshape(-1).astype(bool)
+    if "final_observation" in content:  # Such a row is no step.
+        step = ~np.asarray(content["final_observation"]).reshape(-1).astype(bool)
     lengths = np.bincount(episode[step], minlength=len(last))
     terminal = np.zeros(len(episode), bool)
     terminal[dataset.transitions] = np.asarray(dataset.masks)[dataset.transitions] == 0
     terminal_episodes = _share(terminal, episode)
     success = terminal_episodes if ends_at_success else None
-    if "success" in content and len(content["success"]) == len(episode):
-        success = _share(np.asarray(content["success"]).reshape(len(episode), -1).any(axis=1) & step, episode)
+    recorded = np.asarray(content.get("success", ()))
+    if recorded.dtype.kind in "biuf" and recorded.shape in ((len(episode),), (len(episode), 1)):
+        success = _share((recorded.reshape(-1) != 0) & step, episode)
     summary: dict[str, Any] = {
         "transitions": len(dataset),
         "episodes": len(last),

@@ -122,7 +122,7 @@ def _encoded(picture: np.ndarray) -> tuple[bytes, bytes]:
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(picture).quantize(256, dither=Image.Dither.NONE).save(buffer, "GIF")
+    Image.fromarray(picture).quantize(256, dither=Image.Dither.NONE).save(buffer, "GIF", interlace=False)
     content = buffer.getvalue()
     colours = 2 << (content[10] & 7)
     palette, rest = content[13 : 13 + 3 * colours], content[13 + 3 * colours :]

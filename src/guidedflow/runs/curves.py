@@ -57,9 +57,9 @@ def _draw_evaluations(axis: Any, evaluations: Sequence[Mapping[str, Any]]) -> No
     for variant, policy in dict.fromkeys((row["variant"], row["policy"]) for row in evaluations):
         rows = [row for row in evaluations if (row["variant"], row["policy"]) == (variant, policy)]
         steps, values = _by_step([(row["step"], row[field]) for row in rows])
-        low, high = [min(v) for v in values], [max(v) for v in values]
-        if len(rows) == len(steps):
-            low, high = zip(*(_interval(row, rates) for row in rows), strict=True)
+        one_seed = len(rows) == len(steps)
+        bands = [_interval(row, rates) for row in rows] if one_seed else [(min(v), max(v)) for v in values]
+        low, high = zip(*bands, strict=True)
         axis.plot(steps, [np.mean(v) for v in values], marker="o", label=f"{policy} {variant_text(variant)}".strip())
         axis.fill_between(steps, low, high, alpha=0.2)
     axis.set(title=title, xlabel="gradient steps", ylim=(0, 1.02) if rates else None)

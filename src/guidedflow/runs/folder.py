@@ -98,7 +98,9 @@ class RunFolder:
         try:
             lock.acquire()
         except filelock.Timeout as error:
-            raise RunError(f"{self.path}: expected a run that nobody is training, found another process in it") from error
+            raise RunError(
+                f"{self.path}: expected a run that nobody trains now, found another process in it"
+            ) from error
         try:
             yield
         finally:

@@ -85,9 +85,7 @@ class WeightsAndBiases:
 
 
 @contextmanager
-def started(
-    loggers: Sequence[Logger], path: Path, config: Mapping[str, Any], step: int
-) -> Iterator[Sequence[Logger]]:
+def started(loggers: Sequence[Logger], path: Path, config: Mapping[str, Any], step: int) -> Iterator[Sequence[Logger]]:
     """Loggers for the duration of a run; all that were started are closed."""
     begun: list[Logger] = []
     try:

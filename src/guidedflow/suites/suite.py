@@ -252,4 +252,4 @@ def refuse(options: Mapping[str, Any], dataset: str) -> None:
     """Raise SettingsError for an option of ``Suite.generate`` that the data has no use for; None is none."""
     for name, value in options.items():
         if value is not None:
-            raise SettingsError(f"{name}: expected none to make {dataset}, which has no such option, found {value!r}")
+            raise SettingsError(f"{name}: expected none to make {dataset}, which has no such option, found {value}")

@@ -167,7 +167,7 @@ def _bar_line(progress: Progress, rate: float, since: float, width: int) -> Tabl
     if progress.phase == "evaluating" and done == total and progress.episodes_total:  # No steps are to come.
         done, total, unit = progress.episodes_done, progress.episodes_total, "episodes"
     count = f"{done:,}/{total:,}"
-    left = "" if progress.seconds_left is None else f"{duration(progress.seconds_left - since)} left"
+    left = _left(progress, since)
     room = width - len(count) - len(left) - 2 - _SHORTEST_BAR
     if room < 0:
         count = f"{done / max(total, 1):.0%}"
@@ -202,11 +202,20 @@ def _detail(progress: Progress) -> str:
     return "stopping: the run is being saved" if progress.phase == "stopping" else progress.phase
 
 
+def _left(progress: Progress, since: float = 0.0) -> str:
+    """The time left; more than that of the steps while nobody knows how long an evaluation takes."""
+    if progress.seconds_left is not None:
+        return f"{duration(progress.seconds_left - since)} left"
+    if progress.updates_per_second:
+        return f">{duration((progress.steps - progress.step) / progress.updates_per_second - since)} left"
+    return ""
+
+
 def _place(step: int, progress: Progress, *, timed: bool = False) -> str:
     place = f"step {step:,}/{progress.steps:,}"
     if timed:
-        left = "" if progress.seconds_left is None else f", {duration(progress.seconds_left)} left"
-        place = f"{place}, {duration(progress.elapsed)} elapsed{left}"
+        left = _left(progress)
+        place = f"{place}, {duration(progress.elapsed)} elapsed{f', {left}' if left else ''}"
     return place
 
 

@@ -100,9 +100,7 @@ def run_episodes(
 
 
 def _after(episode: EpisodeResult, outcome: Outcome) -> EpisodeResult:
-    return EpisodeResult(
-        episode.number, episode.total_reward + outcome.reward, episode.length + 1, outcome.success
-    )
+    return EpisodeResult(episode.number, episode.total_reward + outcome.reward, episode.length + 1, outcome.success)
 
 
 class _Films:

@@ -14,7 +14,7 @@ from guidedflow.agents import Agent
 from guidedflow.agents.agent import acting
 from guidedflow.envs.vector import VectorEnv
 from guidedflow.errors import RunError, SettingsError
-from guidedflow.opengl import NO_BACKEND, gl_backend, needed_backend
+from guidedflow.opengl import NO_BACKEND, gl_backend
 from guidedflow.processes import available_cores
 from guidedflow.seeding import derived_seed
 from guidedflow.settings import check
@@ -57,10 +57,11 @@ class Evaluator:
         self._spec = spec
         self._members = members
         self._settings = settings
-        if task.is_visual:
-            gl_backend = needed_backend(task.id)
+        if gl_backend is None:
+            gl_backend = task.gl_backend()
+        drawn = {} if gl_backend is None else {"render_mode": "rgb_array"}
         self._env = VectorEnv(
-            functools.partial(task.suite.make_env, task, success_timing=settings.success_timing),
+            functools.partial(task.suite.make_env, task, success_timing=settings.success_timing, **drawn),
             slots=min(settings.eval_slots, settings.eval_episodes),
             workers=workers,
             gl_backend=gl_backend,
@@ -87,7 +88,7 @@ class Evaluator:
             env_seed: of the episodes' starts and the policies' noise; None: each member's own seed and the step.
             videos: how many episodes of each to film into ``folder``.
             folder: where to.
-            on_episode: called after each episode with those done and all of them.
+            on_episode: called at the start and after each episode with those done and all of them.
         """
         wanted = [
             (i, member, policy)
@@ -102,6 +103,7 @@ class Evaluator:
             done += 1
             on_episode(done, total)
 
+        on_episode(done, total)
         rows = []
         with jax.default_matmul_precision(self._settings.precision):
             for i, member, policy in wanted:

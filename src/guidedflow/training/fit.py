@@ -71,7 +71,7 @@ def fit(
     member = Member((), seed, agent.config)
     agents = jax.tree.map(lambda leaf: jnp.array(leaf)[None], agent)
     keys = member_keys([member], "train")
-    pieces = []
+    pieces: list[dict[str, np.ndarray]] = []
     try:
         if stays_on_disk(dataset):
             with DiskSource(dataset, keys, settings, stop=first + steps) as source:

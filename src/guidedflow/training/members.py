@@ -51,7 +51,8 @@ def init_agents(agent: type[Agent], members: Sequence[Member], spec: Spec) -> Ag
     """One agent a member, stacked along a leading axis of every array, each on its device.
 
     Raises:
-        SettingsError, DataError: a setting is outside its range, or nothing can be learned from observations of these shapes.
+        SettingsError, DataError: a setting is outside its range, or observations of these shapes cannot be learned
+            from.
     """
     keep_compiled_programs()
     agent.check_spec(spec)

@@ -62,10 +62,19 @@ class Clock:
 
     def __init__(self) -> None:
         self.updates_per_second = 0.0
-        self.evaluation_seconds: float | None = None
+        self._evaluation_seconds: float | None = None
+        self._is_measured = False
+        self._rest = 0.0
+
+    def evaluating(self, seconds: float, share: float) -> None:
+        """An evaluation has taken so long for this share of its episodes; for the first one, that is extrapolated."""
+        if share == 1 or (share and not self._is_measured):
+            self._evaluation_seconds, self._is_measured = seconds / share, share == 1
+        self._rest = 1 - share
 
     def left(self, steps: int, evaluations: int) -> float | None:
-        """Seconds for so many steps and evaluations; None before the first steps and the first evaluation."""
-        if not self.updates_per_second or (evaluations and self.evaluation_seconds is None):
+        """Seconds for so many steps and evaluations, and what is left of one that runs; None while that is unknown."""
+        to_come = evaluations + self._rest
+        if (steps and not self.updates_per_second) or (to_come and self._evaluation_seconds is None):
             return None
-        return steps / self.updates_per_second + evaluations * (self.evaluation_seconds or 0.0)
+        return (steps / self.updates_per_second if steps else 0.0) + to_come * (self._evaluation_seconds or 0.0)

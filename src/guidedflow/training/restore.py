@@ -59,7 +59,8 @@ class SavedRun:
             return found
         if ":" in name:  # A run's folder may come from anyone: no module is imported because it names one.
             raise SettingsError(
-                f"{self.folder.path}: its algorithm is {name}, which is not registered; give it: agent= (--agent {name})"
+                f"{self.folder.path}: its algorithm is {name}, which no package registers; give it again: agent= "
+                f"(--agent {name})"
             )
         return find_agent(name)
 

@@ -1,8 +1,8 @@
 """Where batches come from: a data set on the device, one on the disk, or an environment.
 
-A source makes a number of updates in one call. A step's batch and noise are functions of its seed's key and its number,
-and every call of a source runs the same compiled program however many steps it makes: so where a run was cut into calls,
-stopped or continued leaves no trace in what is learned.
+A source makes a number of updates in one call. A step's batch and noise are functions of its seed's key and its
+number, and every call of a source runs the same compiled program however many steps it makes: so where a run was cut
+into calls, stopped or continued leaves no trace in what is learned.
 """
 
 import functools

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from guidedflow.agents import AGENTS, Agent, agent_name, find_agent
 from guidedflow.data import formats
 from guidedflow.data.dataset import Dataset, check_needs
-from guidedflow.errors import DataError, RunError, SettingsError, WorkerDied
+from guidedflow.errors import DataError, SettingsError, WorkerDied
 from guidedflow.notices import show_notices
 from guidedflow.opengl import needed_backend
 from guidedflow.runs.config import IN_MEMORY, DataRecord, Extension, RunConfig, versions
@@ -158,7 +158,7 @@ def train(
     check_needs(algorithm, data)
     config = _config(algorithm, preset, resolved, swept, data, record, known, is_own_env=env is not None)
     folder = RunFolder.create(_new_folder(config) if run_dir is None else Path(run_dir), config)
-    _notify(algorithm, known, resolved, data, record)
+    _notify(algorithm, known, resolved, data, record, is_sweep=len(trained) > len(resolved.train.seeds))
     logger.info("run: %s", folder.path)
     return _train(
         folder, algorithm, trained, resolved.train, data, known, workers, eval_async, loggers, callbacks, progress
@@ -210,12 +210,7 @@ def resume(
     train_settings, config = _extended(saved, extend_to)
     workers = checked_workers(workers, train_settings)
     loggers = [TensorBoard(), *([WeightsAndBiases(wandb)] if wandb is not None else []), *loggers]
-    source = dataset
-    if source is None and saved.config.data.is_own:
-        if saved.config.data.source == IN_MEMORY:
-            raise DataError(f"{run_dir}: the run was started with arrays in memory; give them again: dataset=")
-        source = saved.config.data.source
-    data, record = _load(task if source is None else None, source, data_dir)
+    data, record = _load_again(saved, task, dataset, data_dir)
     if not data.matches(saved.config.data.fingerprint):
         raise DataError(
             f"{record.source}: expected the data of the run ({saved.config.data.fingerprint}), found other data "
@@ -275,7 +270,7 @@ def _check_task(agent: type[Agent], task: Task | None, settings: TrainSettings) 
         if not agent.goes_online:
             able = ", ".join(name for name, found in AGENTS.items() if found.goes_online)
             raise SettingsError(
-                f"online_steps: expected 0 for {agent.__name__}, which learns offline only; {able} go online"
+                f"online_steps: expected 0 for {agent_name(agent)}, which learns offline only; {able} go online"
             )
         if task is None:
             raise SettingsError(
@@ -283,18 +278,18 @@ def _check_task(agent: type[Agent], task: Task | None, settings: TrainSettings) 
             )
         if task.is_visual:
             raise SettingsError(f"online_steps: expected 0 for {task.id}: pictures are learned from offline only")
-    if task is not None and task.is_visual and settings.eval_episodes:
+    if task is not None and task.needs_opengl and settings.eval_episodes:
         needed_backend(f"{task.id} (or train with eval_episodes 0)")
 
 
 def _load(
-    task: Task | None, dataset: Dataset | Path | str | None, data_dir: Path | str | None
+    task: Task | None, dataset: Dataset | Path | str | None, data_dir: Path | str | None, path: Path | None = None
 ) -> tuple[Dataset, DataRecord]:
-    """The data to learn from, checked against the task."""
+    """The data to learn from, checked against the task; ``path`` says where a task's lies, if that is known."""
     source, made_by = IN_MEMORY, None
     if dataset is None:
         assert task is not None
-        path = task.suite.find_data(task, None if data_dir is None else Path(data_dir)).absolute()
+        path = path or task.suite.find_data(task, None if data_dir is None else Path(data_dir)).absolute()
         source, made_by, data = str(path), formats.metadata(path), task.suite.load(task, path)
     elif isinstance(dataset, str | Path):
         path = Path(dataset).absolute()
@@ -315,6 +310,24 @@ def _load(
         made_by=made_by,
     )
     return data, record
+
+
+def _load_again(
+    saved: SavedRun, task: Task | None, dataset: Dataset | Path | str | None, data_dir: Path | str | None
+) -> tuple[Dataset, DataRecord]:
+    """The data of a run that is continued: what is given, else where it lay."""
+    before = saved.config.data
+    if dataset is None and before.is_own:
+        if before.source == IN_MEMORY:
+            raise DataError(
+                f"{saved.folder.path}: expected the data that the run was started with, which lay in memory; give it "
+                f"again, from Python: guidedflow.resume({str(saved.folder.path)!r}, dataset=...)"
+            )
+        source = Path(before.source)
+        dataset = source if data_dir is None else Path(data_dir) / source.name
+    if dataset is None and data_dir is None and Path(before.source).exists():
+        return _load(task, None, None, path=Path(before.source))
+    return _load(task, dataset, data_dir)
 
 
 def _config(
@@ -364,15 +377,15 @@ def _new_folder(config: RunConfig) -> Path:
 
 
 def _notify(
-    agent: type[Agent], task: Task | None, resolved: Resolved, data: Dataset, record: DataRecord
+    agent: type[Agent], task: Task | None, resolved: Resolved, data: Dataset, record: DataRecord, *, is_sweep: bool
 ) -> None:
     """What a user should know before the training starts."""
     if record.made_by is not None and "stand_in" in record.made_by:
         logger.warning("%s: %s", record.source, record.made_by.get("algorithm", "not the published data"))
     if task is not None and not record.is_own and not resolved.tuned:
-        logger.info(
-            "nobody published settings of %s for %s; its defaults are used", agent_name(agent), task.dataset
-        )
+        logger.info("nobody published settings of %s for %s; its defaults are used", agent_name(agent), task.dataset)
+    if is_sweep and (task is None or not resolved.train.eval_episodes):
+        logger.warning("without evaluations nothing ranks the variants: their losses are in metrics.jsonl")
     batch_size = resolved.train.batch_size
     if batch_size > data.size:
         logger.warning(
@@ -392,7 +405,7 @@ def _check_same(saved: SavedRun, given: Mapping[str, Any]) -> None:
     config = saved.config
     before: dict[str, Any] = {**config.settings, **config.config}
     before |= {"task": config.task, "agent": config.agent, "preset": config.preset, "sweep": dict(config.sweep)}
-    wanted = {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
+    wanted: dict[str, Any] = {n: list(value) if isinstance(value, tuple) else value for n, value in given.items()}
     if "sweep" in wanted:
         wanted["sweep"] = plain_sweep(wanted["sweep"])
     if wanted.get("task") is not None:
@@ -400,10 +413,12 @@ def _check_same(saved: SavedRun, given: Mapping[str, Any]) -> None:
             before["task"], wanted["task"] = config.data.source, str(Path(wanted["task"]).absolute())
         else:
             wanted["task"] = find_task(str(wanted["task"])).id
-    differences = [f"{name} {before.get(name)} -> {value}" for name, value in wanted.items() if before.get(name) != value]
+    differences = [
+        f"{name} {before.get(name)} -> {value}" for name, value in wanted.items() if before.get(name) != value
+    ]
     if differences:
         raise SettingsError(
-            f"{saved.folder.path}: expected the settings of the run, found others: {', '.join(differences)}; leave "
+            f"{saved.folder.path}: expected the run's own settings, found others: {', '.join(differences)}; leave "
             "them out, or start a new run (a run can only be made longer: extend_to, --extend-to)"
         )
 
@@ -414,7 +429,9 @@ def _extended(saved: SavedRun, steps: int | None) -> tuple[TrainSettings, RunCon
         return saved.settings, saved.config
     before = saved.settings.steps
     if saved.settings.online_steps:
-        raise SettingsError("extend_to: expected a run without online steps, whose buffers have a fixed size, found one")
+        raise SettingsError(
+            "extend_to: expected a run without online steps, whose buffers have a fixed size, found one"
+        )
     if not isinstance(steps, int) or steps < before:
         raise SettingsError(f"extend_to: expected more than the {before} steps of {saved.folder.path}, found {steps!r}")
     if steps == before:
@@ -472,5 +489,3 @@ def _train(
     if progress and rows:
         make_console().print(results_table(rows, run.over_seeds))
     return run
-
-

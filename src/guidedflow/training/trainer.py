@@ -273,12 +273,12 @@ class Trainer:
         began = time.monotonic()
 
         def on_episode(done: int, total: int) -> None:
+            self._clock.evaluating(time.monotonic() - began, done / total)
             self._announce("evaluating", episodes=(done, total))
 
-        self._announce("evaluating")
         with self._signals.at_once():
             rows = self._evaluator(agents, step, on_episode=on_episode)
-        self._clock.evaluation_seconds = time.monotonic() - began
+        self._clock.evaluating(time.monotonic() - began, 1)
         self._record_evaluation(rows)
 
     def _evaluate_missed(self) -> None:
@@ -367,7 +367,7 @@ class Trainer:
             steps=self.total,
             phase=phase,
             elapsed=time.monotonic() - self._began,
-            seconds_left=self._clock.left(self.total - self.step, self._evaluations_left()),
+            seconds_left=self._clock.left(self.total - self.step, self._evaluations_left(phase)),
             updates_per_second=self._clock.updates_per_second,
             metrics=metrics or {},
             evaluations=self.evaluations,
@@ -376,12 +376,14 @@ class Trainer:
             agents=self._agents,
         )
 
-    def _evaluations_left(self) -> int:
+    def _evaluations_left(self, phase: Phase) -> int:
+        """How many are to come, the one that runs left out."""
         if self._evaluator is None:
             return 0
         every = self.settings.eval_every
-        steps = {*range(self.step - self.step % every + every, self.total, every), self.settings.steps, self.total}
-        return sum(1 for step in steps if step > self.step)
+        steps = {*range(self.step - self.step % every, self.total, every), self.settings.steps, self.total}
+        is_now_due = phase != "evaluating" and self._is_evaluation_due(self.step)
+        return sum(1 for step in steps if step > self.step) + is_now_due
 
 
 def first_step(folder: RunFolder, checkpoints: Checkpoints, settings: TrainSettings) -> int:
@@ -401,5 +403,3 @@ def first_step(folder: RunFolder, checkpoints: Checkpoints, settings: TrainSetti
     if step > total:
         raise RunError(f"{folder.path}: steps: expected at least {step}, where the run is, found {total}")
     return step
-
-

@@ -43,8 +43,8 @@ def load(path: Path | str, frame_stack: int | None = None) -> Dataset:
     """The data set in a file or folder of the user's own: an npz or HDF5 file of arrays, or a Minari data set.
 
     Files have the fields of ``Dataset.from_arrays``: observations, actions, terminals, and optionally rewards,
-    timeouts, finals and the number frame_stack. What ``guidedflow data convert`` wrote also knows its observations'
-    keys and its actions' range.
+    timeouts, final_observation and the number frame_stack. What ``guidedflow data convert`` wrote also knows its
+    observations' keys and its actions' range.
 
     Args:
         path: where it is.
@@ -60,6 +60,6 @@ def metadata(path: Path | str) -> dict[str, Any] | None:
     """What data made by guidedflow says of itself; None for any other, the published ones too.
 
     Raises:
-        DataError: it is of no known format, missing or damaged.
+        DataError: it is missing or damaged.
     """
-    return find_format(path).metadata(Path(path))
+    return find_format(path).metadata(Path(path)) if is_data(path) else None

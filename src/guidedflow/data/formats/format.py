@@ -9,11 +9,11 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 
 from guidedflow.data.dataset import Dataset
-from guidedflow.errors import DataError
-from guidedflow.types import Spec
+from guidedflow.errors import DataError, SettingsError
+from guidedflow.types import Spec, is_picture
 
 REQUIRED = ("observations", "actions", "terminals")
-OPTIONAL = ("rewards", "timeouts", "finals")
+OPTIONAL = ("rewards", "timeouts", "final_observation")
 
 
 class Recording(NamedTuple):
@@ -90,7 +90,10 @@ def dataset_of(
     check_names(arrays, path)
     fields = {name: arrays[name] for name in (*REQUIRED, *OPTIONAL) if name in arrays}
     stored = np.asarray(arrays.get("frame_stack", 1)).tolist()
-    dataset = Dataset.from_arrays(**fields, frame_stack=stored, source=str(path))
+    try:
+        dataset = Dataset.from_arrays(**fields, frame_stack=stored, source=str(path))
+    except SettingsError as error:  # Here it is a field of the file.
+        raise DataError(str(error)) from error
     if metadata is not None and "spec" in metadata:
         try:
             spec = Spec.from_json(metadata["spec"])
@@ -102,16 +105,25 @@ def dataset_of(
     return dataset if frame_stack is None else dataset.with_frame_stack(frame_stack)
 
 
-def check_names(names: Any, path: Path) -> None:
-    """Raise DataError unless the names of ``REQUIRED`` are among those of a file's fields."""
-    if set(REQUIRED) <= set(names):
+def current_names(arrays: dict[str, Any]) -> dict[str, Any]:
+    """Fields by their present names; ``final_observation`` was once ``finals``."""
+    return {"final_observation" if name == "finals" else name: array for name, array in arrays.items()}
+
+
+def check_names(arrays: Mapping[str, Any], path: Path) -> None:
+    """Raise DataError unless the fields of ``REQUIRED`` are there."""
+    if set(REQUIRED) <= set(arrays):
         return
-    entries = [name.removeprefix("observations/") for name in names if name.startswith("observations/")]
-    if entries and "observations" not in names:
-        command = f"guidedflow data convert {shlex.quote(str(path))} NEW.npz --observation-keys {' '.join(entries)}"
+    prefix = "observations/"
+    entries = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+    if entries and "observations" not in arrays:
+        pictures = [name for name, array in entries.items() if is_picture(array.shape[1:], array.dtype)]
+        keys = " ".join(shlex.quote(name) for name in entries if name not in pictures)
+        command = f"guidedflow data convert {shlex.quote(str(path))} NEW.npz --observation-keys {keys}"
         raise DataError(
             f"{path}: observations: expected one array, found a dictionary with the entries {', '.join(entries)}; make "
             f"vectors of them with `{command}`"
+            + (f" (pictures, {', '.join(pictures)}, cannot be part of a vector)" if pictures else "")
         )
     wanted = f"{', '.join(REQUIRED)} and optionally {', '.join(OPTIONAL)}"
-    raise DataError(f"{path}: expected the fields {wanted}, found {', '.join(sorted(names)) or 'no arrays'}")
+    raise DataError(f"{path}: expected the fields {wanted}, found {', '.join(sorted(arrays)) or 'no arrays'}")

@@ -9,14 +9,14 @@ import h5py
 import numpy as np
 
 from guidedflow.data.dataset import Dataset, check_fields, close_last
-from guidedflow.data.formats.format import REQUIRED, Recording, check_names, dataset_of
+from guidedflow.data.formats.format import REQUIRED, Recording, check_names, current_names, dataset_of
 from guidedflow.errors import DataError
 from guidedflow.files import whole_file
 
 SUFFIXES: tuple[str, ...] = (".hdf5", ".h5")
 FIELDS = ("observations", "actions", "rewards", "terminals", "timeouts")
 """Those of a D4RL file."""
-KNOWN = (*FIELDS, "finals", "terminated", "success", "frame_stack")
+KNOWN = (*FIELDS, "final_observation", "finals", "terminated", "success", "frame_stack")
 """What is read of a file unless other names are asked for."""
 _KINDS = (h5py.Dataset, h5py.Group)
 
@@ -68,7 +68,7 @@ def read(path: Path, required: Sequence[str] = (), optional: Sequence[str] = KNO
             arrays |= _arrays(file[name], name)
         if not arrays:
             check_names(file, path)
-        return arrays
+        return current_names(arrays)
 
 
 @contextlib.contextmanager
@@ -98,12 +98,12 @@ def recordings(path: Path) -> Iterator[Recording]:
 
 
 def load(path: Path, frame_stack: int | None = None) -> Dataset:
-    """The data set in a file with the fields of ``Dataset.from_arrays``.
+    """The data set in a file with the fields of ``Dataset.from_arrays``; others are not read.
 
     Raises:
-        DataError: as ``read``, a field is malformed, no row ends an episode, or none is a transition.
+        DataError: as ``read``, or a field is missing or malformed.
     """
-    return dataset_of(read(path, REQUIRED, KNOWN), path, metadata(path), frame_stack)
+    return dataset_of(read(path, REQUIRED), path, metadata(path), frame_stack)
 
 
 def flat(episodes: Sequence[Episode]) -> dict[str, np.ndarray]:

@@ -28,8 +28,8 @@ def read(path: Path) -> dict[str, np.ndarray]:
         path: the data set's folder, the one that ``data`` lies in.
 
     Returns:
-        observations (N, n), actions (N, d), rewards (N,), terminals (N,) and finals (N,): whether the row only holds
-        its episode's final observation; its action and reward are zero.
+        observations (N, n), actions (N, d), rewards (N,), terminals (N,) and final_observation (N,): whether the row
+        only holds its episode's final observation; its action and reward are zero.
 
     Raises:
         DataError: there is none, or it is damaged, or observations are no vectors.
@@ -67,9 +67,9 @@ def read(path: Path) -> dict[str, np.ndarray]:
         lengths.append(steps + 1)
     if not lengths:
         raise DataError(f"{path}: expected at least one episode, found none")
-    finals = np.zeros(sum(lengths), bool)
-    finals[np.cumsum(lengths) - 1] = True
-    return {**{name: np.concatenate(arrays) for name, arrays in parts.items()}, "finals": finals}
+    final = np.zeros(sum(lengths), bool)
+    final[np.cumsum(lengths) - 1] = True
+    return {**{name: np.concatenate(arrays) for name, arrays in parts.items()}, "final_observation": final}
 
 
 def load(path: Path, frame_stack: int | None = None, *, reference: tuple[float, float] | None = None) -> Dataset:

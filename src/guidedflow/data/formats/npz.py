@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 
 from guidedflow.data.dataset import Dataset
-from guidedflow.data.formats.format import Recording, dataset_of
+from guidedflow.data.formats.format import Recording, current_names, dataset_of
 from guidedflow.errors import DataError
 from guidedflow.files import whole_file
 
@@ -29,11 +29,7 @@ def recognises(path: Path) -> bool:
     return path.suffix in SUFFIXES and not path.is_dir()
 
 
-def read(
-    path: Path,
-    wanted: Callable[[str], bool] = lambda name: True,
-    on_notice: Callable[[str], None] = _LOG.info,
-) -> dict[str, np.ndarray]:
+def read(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, np.ndarray]:
     """The arrays of an npz file whose names are wanted, without executing anything that it may hold.
 
     Pictures come as a ``numpy.memmap``: of the file itself if they are not compressed in it, else of a copy that is
@@ -42,7 +38,6 @@ def read(
     Args:
         path: the file.
         wanted: says of an array's name whether it is read.
-        on_notice: told, in one line, when pictures are about to be unpacked.
 
     Raises:
         DataError: the file is missing, truncated, no npz, or holds Python objects.
@@ -62,11 +57,11 @@ def read(
             stored = [name for name in pictures if archive.zip.getinfo(f"{name}.npy").compress_type == 0]
             mapped = {name: _map_member(path, archive.zip, f"{name}.npy") for name in stored}
     for name in pictures:
-        arrays[name] = mapped[name] if name in mapped else _unpacked(path, f"{name}.npy", on_notice)
+        arrays[name] = mapped[name] if name in mapped else _unpacked(path, f"{name}.npy")
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray):
             raise DataError(f"{path}: expected an npz archive of arrays, found {name!r}, which is none")
-    return arrays
+    return current_names(arrays)
 
 
 def load(path: Path, frame_stack: int | None = None) -> Dataset:
@@ -147,12 +142,12 @@ def _map_member(path: Path, archive: zipfile.ZipFile, member: str) -> np.memmap:
     return np.memmap(path, dtype, "r", offset, shape, "F" if fortran else "C")
 
 
-def _unpacked(path: Path, member: str, on_notice: Callable[[str], None]) -> np.memmap:
+def _unpacked(path: Path, member: str) -> np.memmap:
     stat = path.stat()
     folder = path.parent / ".unpacked"
     copy = folder / f"{path.stem}-{stat.st_size}-{stat.st_mtime_ns}-{member}"
     if not copy.exists():
-        on_notice(f"{path}: its pictures are compressed; they are unpacked once, into {folder}")
+        _LOG.info("%s: its pictures are compressed; they are unpacked once, into %s", path, folder)
         folder.mkdir(exist_ok=True)
         for old in folder.glob(f"{path.stem}-*-{member}"):
             old.unlink()

@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from guidedflow.errors import UserError
+from guidedflow.errors import SettingsError
 
 TESTED_VERSION = "1.4.2"
 DROPPED_BELOW = 0.075
@@ -31,13 +31,15 @@ class D4RLAdroit(gymnasium.Wrapper):
     -0.1, and never end an episode in which the pen was dropped.
 
     Raises:
-        UserError: another release of gymnasium-robotics, in which the sign may be right already.
+        SettingsError: another release of gymnasium-robotics, in which the sign may be right already.
     """
 
     def __init__(self, hand: str, **options: Any):
         found = importlib.metadata.version("gymnasium-robotics")
         if found != TESTED_VERSION:
-            raise UserError(f"gymnasium-robotics: expected {TESTED_VERSION}, whose rewards are known, found {found}")
+            raise SettingsError(
+                f"gymnasium-robotics: expected {TESTED_VERSION}, whose rewards are known, found {found}"
+            )
         import gymnasium_robotics.envs.adroit_hand as hands
 
         environment: Any = getattr(hands, f"AdroitHand{hand.capitalize()}Env")

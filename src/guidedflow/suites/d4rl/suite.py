@@ -68,31 +68,10 @@ class D4RL(Suite):
         return [f"guidedflow data fetch {task.id}", *made]
 
     def load(self, task: Task, path: Path) -> "Dataset":
-        """See ``Suite``.
+        """See ``Suite``."""
+        from guidedflow.suites.d4rl import files
 
-        Every row with a following one is a transition, unless its recording timed out there. A trajectory ends at a
-        timeout and, except in AntMaze, at a terminal. Flags may be floats, and every field but observations and actions
-        may have a second axis of length 1.
-        """
-        import numpy as np
-
-        from guidedflow.data.dataset import Dataset, check_fields, close_last
-        from guidedflow.data.formats import hdf5
-
-        arrays = check_fields(hdf5.read(path, hdf5.FIELDS, ()), str(path))
-        terminal, timeout = arrays["terminals"], arrays["timeouts"]
-        keep_last = terminal & ~timeout
-        keep_last[-1:] = False
-        dataset = Dataset.from_rows(
-            arrays["observations"],
-            arrays["actions"],
-            arrays["rewards"],
-            masks=1.0 - terminal.astype(np.float32),
-            ends=close_last(timeout if task.category == ANTMAZE else timeout | terminal, str(path)),
-            keep_last=keep_last,
-            source=str(path),
-        )
-        return self.for_training(task, dataset, path)
+        return self.for_training(task, files.load(path, ends_at_terminals=task.category != ANTMAZE), path)
 
     def training_reward(self, task: Task, reward: Any) -> Any:
         """AntMaze is learned with rewards of -1 a step and 0 at the goal, in place of 0 and 1; Adroit as it is."""

@@ -21,7 +21,7 @@ def rows(path: Path) -> dict[str, np.ndarray]:
     """
     arrays = npz.read(path, lambda name: name in FIELDS)
     if len(arrays) < len(FIELDS):
-        found = ", ".join(sorted(arrays)) or "none of them"
+        found = ", ".join(sorted(npz.read(path))) or "no arrays"
         raise DataError(f"{path}: expected the fields {', '.join(FIELDS)}, found {found}")
     checked = check_fields(arrays, str(path))
     _check_episodes(checked["terminals"], str(path))

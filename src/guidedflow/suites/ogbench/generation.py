@@ -67,11 +67,9 @@ def generate(
     episodes = recipe(family).episodes if episodes is None else episodes
     val_episodes = max(1, episodes // 10) if val_episodes is None else val_episodes
     workers = available_cores() if workers is None else workers
-    least = {"episodes": 1, "val_episodes": 1, "workers": 1, "seed": 0, "steps": 2}
-    for option, found in zip(least, (episodes, val_episodes, workers, seed, steps), strict=True):
-        if not isinstance(found, int) or found < least[option]:
-            raise SettingsError(f"{option}: expected at least {least[option]}, found {found!r}")
-
+    _check_least(
+        episodes=(episodes, 1), val_episodes=(val_episodes, 1), workers=(workers, 1), seed=(seed, 0), steps=(steps, 2)
+    )
     directory = Path(directory).resolve()
     train, val = directory / f"{family}-v0.npz", directory / f"{family}-v0-val.npz"
     settings: dict[str, Any] = {"family": family, "seed": seed, "steps": steps}
@@ -83,11 +81,26 @@ def generate(
         logger.info("%s and %s are already there", train, val)
         return train, val
 
+    _make_files(files, directory, settings, workers, progress)
+    return train, val
+
+
+def _check_least(**numbers: tuple[Any, int]) -> None:
+    for name, (found, least) in numbers.items():
+        if not isinstance(found, int) or found < least:
+            raise SettingsError(f"{name}: expected at least {least}, found {found!r}")
+
+
+def _make_files(
+    files: dict[Path, dict[str, Any]], directory: Path, settings: dict[str, Any], workers: int, progress: Progress
+) -> None:
+    """Those that are missing, of parts that an interrupted call may have left."""
+    family = settings["family"]
     backend = needed_backend(family) if recipe(family).is_visual else None
     versions = {name: version(name) for name in ("guidedflow", "ogbench", "mujoco", "numpy")}
     # Parts of another recipe or other physics must not be mixed in.
     digest = hashlib.sha256(f"{recipe(family)} {versions} {PROCEDURE}".encode()).hexdigest()[:8]
-    parts = directory / ".partial" / f"{family}-seed{seed}-steps{steps}-{digest}"
+    parts = directory / ".partial" / f"{family}-seed{settings['seed']}-steps{settings['steps']}-{digest}"
     with _only_maker(directory, family, parts):
         needed = {
             path: [parts / f"{wanted['split']}-{index}.npz" for index in range(wanted["episodes"])]
@@ -98,7 +111,6 @@ def generate(
             _join(group, {"generator": "guidedflow", "versions": versions, **files[path]}, path)
         # A worker of a killed call may still be at its last episode: what it leaves is of no use.
         shutil.rmtree(parts, ignore_errors=True)
-    return train, val
 
 
 def _missing(files: dict[Path, dict[str, Any]]) -> dict[Path, dict[str, Any]]:
