@@ -10,7 +10,7 @@ from guidedflow.runs.config import DataRecord, RunConfig
 from guidedflow.runs.folder import RunFolder
 from guidedflow.runs.summary import wilson_interval
 from guidedflow.suites.suite import Task
-from guidedflow.training.settings import TrainSettings, plain_sweep, resolve, to_json
+from guidedflow.training.settings import Resolved, TrainSettings, plain_sweep, resolve, to_json
 from guidedflow.types import Spec, Variant
 
 VERSIONS = {"guidedflow": "1.0.0", "jax": "0.7.2", "mujoco": "3.4.0"}
@@ -48,23 +48,7 @@ def write_run(
         settings: as in training.
     """
     resolved = resolve(AGENTS[agent], preset, task, {"seeds": seeds, **settings})
-    own = task is None
-    source = "/data/own.npz" if task is None else f"/data/{task.dataset}.npz"
-    config = RunConfig(
-        agent=agent,
-        preset=preset,
-        settings=to_json(resolved.train),
-        config=to_json(resolved.config),
-        sources=resolved.sources,
-        sweep=plain_sweep(sweep),
-        spec=Spec((4,), np.dtype(np.float32), 2 if task is None else task.action_size),
-        data=DataRecord(source, own, "0", 1_000_000, 1000, data_made_by),
-        versions=VERSIONS,
-        device="synthetic",
-        created="2026-01-01T00:00:00+00:00",
-        task=None if task is None else task.id,
-        env=env,
-    )
+    config = _config(resolved, task, env, agent, preset, plain_sweep(sweep), data_made_by)
     folder = RunFolder.create(path, config)
     end = resolved.train.steps if until is None else until
     variants: list[Variant] = [((name, value),) for name, values in config.sweep.items() for value in values] or [()]
@@ -84,6 +68,33 @@ def write_run(
     if until is None:
         folder.write_summary({})
     return path
+
+
+def _config(
+    resolved: Resolved,
+    task: Task | None,
+    env: str | None,
+    agent: str,
+    preset: str,
+    sweep: dict[str, tuple[float, ...]],
+    made_by: dict[str, str] | None,
+) -> RunConfig:
+    source = "/data/own.npz" if task is None else f"/data/{task.dataset}.npz"
+    return RunConfig(
+        agent=agent,
+        preset=preset,
+        settings=to_json(resolved.train),
+        config=to_json(resolved.config),
+        sources=resolved.sources,
+        sweep=sweep,
+        spec=Spec((4,), np.dtype(np.float32), 2 if task is None else task.action_size),
+        data=DataRecord(source, task is None, "0", 1_000_000, 1000, made_by),
+        versions=VERSIONS,
+        device="synthetic",
+        created="2026-01-01T00:00:00+00:00",
+        task=None if task is None else task.id,
+        env=env,
+    )
 
 
 def _evaluations(

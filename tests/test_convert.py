@@ -379,6 +379,7 @@ def test_evaluation_and_interaction_take_actions_of_the_environments_range():
     assert not np.allclose(env.taken, stored)
 
 
+@pytest.mark.slow
 def test_a_task_is_trained_and_evaluated_on_converted_data(cube_data, tmp_path):
     task = gf.load_dataset(TASK, cube_data)
     ends = np.arange(len(task.actions)) == task.episode_ends

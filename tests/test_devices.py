@@ -19,14 +19,13 @@ import pytest
 from conftest import own_arrays, train_until_killed, trained_agents
 
 import guidedflow as gf
+from guidedflow.agents import AGENTS
 from guidedflow.agents.rebrac import ReBRACConfig
 from guidedflow.envs.vector import Outcome, Reset
 from guidedflow.runs.folder import RunFolder
-from guidedflow.training import members as stack
-from guidedflow.training import stream
-from guidedflow.training import trainer as loop
+from guidedflow.training import sources, stream
 from guidedflow.training.members import device_names, devices_of, init_agents, member_keys, select
-from guidedflow.training.online import Interaction
+from guidedflow.training.online import OnlineSource
 from guidedflow.training.settings import Member, TrainSettings
 
 COMMON = {"hidden": (8,), "batch_size": 16, "log_every": 10, "save_every": 10, "steps": 20}
@@ -80,16 +79,14 @@ class Clock:
         return outcomes
 
 
-def interact() -> tuple[Interaction, list[np.ndarray]]:
+def go_online() -> tuple[OnlineSource, list[np.ndarray]]:
     """Six online steps of four members."""
     members = [Member((), seed, ReBRACConfig(hidden=(8,))) for seed in range(4)]
     data = dataset()
     settings = TrainSettings(steps=10, log_every=10, save_every=10, online_steps=10, batch_size=8)
-    interaction = Interaction(Clock(4), data.spec, members, settings)
-    device_data = stack.on_all_devices(data.to_device(), len(members))
-    agents = init_agents(AGENTS["rebrac"], members, data.spec)
-    agents, _ = interaction.run_chunk(agents, device_data, member_keys(members, "train"), 10, 6)
-    return interaction, [np.asarray(leaf) for leaf in jax.tree.leaves((agents, interaction.buffers))]
+    online = OnlineSource(Clock(4), data, member_keys(members, "train"), members, settings, float)
+    agents, _ = online.updates(init_agents(AGENTS["rebrac"], members, data.spec), 10, 6)
+    return online, [np.asarray(leaf) for leaf in jax.tree.leaves((agents, online.buffers))]
 
 
 def devices_under(tree: object) -> int:
@@ -104,7 +101,7 @@ def on_four(folder: Path) -> None:
     warnings.simplefilter("error")  # A donated array that could not be used again, for instance.
     assert len(jax.devices()) == 4
     used = []
-    for module, name in ((loop, "run_chunk"), (stream, "run_piece")):
+    for module, name in ((sources, "run_steps"), (stream, "run_piece")):
         compiled = getattr(module, name)
 
         def watched(agents, second, *more, compiled=compiled, **options):
@@ -125,8 +122,8 @@ def on_four(folder: Path) -> None:
         (devices[name],) = set(used)
         used.clear()
     train_until_killed(10, dataset=dataset(), run_dir=folder / "cut", **RUNS["rebrac"])
-    interaction, values = interact()
-    devices["online"] = devices_under(interaction.buffers)
+    online, values = go_online()
+    devices["online"] = devices_under(online.buffers)
     np.savez(folder / "online.npz", *values)
     (folder / "devices.json").write_text(json.dumps(devices))
 
@@ -178,14 +175,14 @@ def test_members_on_several_devices_learn_what_they_learn_on_one(name, four, tmp
     assert_identical(trained(one.path), trained(four / name))
     used = 3 if name == "six" else 4
     assert json.loads((four / "devices.json").read_text())[name] == used
-    assert RunFolder(four / name).config()["device"].startswith(f"{used} devices: ")
-    assert RunFolder(one.path).config()["device"] == device_names(len(RUNS[name]["seeds"])) == str(jax.devices()[0])
+    assert RunFolder(four / name).config().device.startswith(f"{used} devices: ")
+    assert RunFolder(one.path).config().device == device_names(len(RUNS[name]["seeds"])) == str(jax.devices()[0])
 
 
 def test_online_each_members_buffer_is_on_its_device(four):
     assert json.loads((four / "devices.json").read_text())["online"] == 4
     with np.load(four / "online.npz") as saved:
-        assert_identical(interact()[1], list(saved.values()))
+        assert_identical(go_online()[1], list(saved.values()))
 
 
 def test_a_run_is_continued_on_another_number_of_devices(four, tmp_path):

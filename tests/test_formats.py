@@ -301,6 +301,7 @@ def test_pictures_that_an_older_convert_flattened_are_a_problem(tmp_path):
     assert inspect(path).problems == []
 
 
+@pytest.mark.slow
 def test_the_commands_take_every_format(tmp_path):
     for name in FORMATS:
         folder = tmp_path / name

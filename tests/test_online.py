@@ -9,9 +9,8 @@ from conftest import TASK, train_until_killed
 import guidedflow as gf
 from guidedflow.data.dataset import Dataset
 from guidedflow.errors import GuidedflowError
-from guidedflow.runs.folder import RunFolder
-from guidedflow.training.checkpoint import Checkpoints
 from guidedflow.training.online import Buffer, Row, sample
+from guidedflow.training.restore import SavedRun
 from guidedflow.types import Spec
 
 SMALL = {"hidden": (12,), "batch_size": 16, "log_every": 10, "steps": 20, "save_every": 20, "eval_episodes": 0}
@@ -62,9 +61,10 @@ def test_an_online_run_that_was_cut_off_ends_bit_identical(cube_data, tmp_path):
     cut = gf.resume(tmp_path / "cut")
     found = []
     for run in (whole, cut):
-        agents, _, spec, step = _load_agents(RunFolder(run.path), "latest")
-        with Checkpoints(RunFolder(run.path).checkpoints, read_only=True) as checkpoints:
-            buffers = checkpoints.restore(step, "buffers", Buffer.empty(spec, 40, 2))
+        saved = SavedRun(run.path)
+        agents, step = saved.agents("latest")
+        with saved.checkpoints() as checkpoints:
+            buffers = checkpoints.restore(step, "buffers", Buffer.empty(saved.spec, 40, 2))
         found.append((agents, buffers))
     for x, y in zip(*map(jax.tree.leaves, found), strict=True):
         np.testing.assert_array_equal(x, y)
@@ -88,6 +88,6 @@ def test_who_cannot_go_online_says_so(cube_data, own_dataset, tmp_path):
         GuidedflowError, match=r"online_steps: expected 0 for bc, .*; gfp, fql, rebrac, iql, ifql go online"
     ):
         gf.train(TASK, agent="bc", data_dir=cube_data, run_dir=tmp_path / "run", online_steps=10, **SMALL)
-    with pytest.raises(GuidedflowError, match="online_steps: expected a task"):
+    with pytest.raises(GuidedflowError, match="online_steps: expected a task or an environment to act in"):
         gf.train(dataset=own_dataset, run_dir=tmp_path / "run", online_steps=10, **SMALL)
     assert not (tmp_path / "run").exists()

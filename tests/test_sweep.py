@@ -9,7 +9,7 @@ from conftest import TASK, guidedflow, trained_agents
 
 import guidedflow as gf
 from guidedflow.errors import GuidedflowError
-from guidedflow.runs.folder import RunFolder
+from guidedflow.runs.folder import RunFolder, plain_rows
 from guidedflow.runs.summary import over_seeds
 from guidedflow.training.members import select
 from guidedflow.training.settings import members
@@ -32,16 +32,18 @@ def test_every_variant_learns_what_it_learns_alone(own_dataset, tmp_path):
     assert not all(np.allclose(x, y) for x, y in zip(parameters(swept, 1), parameters(swept, 3), strict=True))
     rows = RunFolder(swept.path).metrics()
     assert [(row["variant"], row["seed"]) for row in rows[:4]] == [
-        ("alpha=0.3", 0),
-        ("alpha=0.3", 1),
-        ("alpha=30", 0),
-        ("alpha=30", 1),
+        ((("alpha", 0.3),), 0),
+        ((("alpha", 0.3),), 1),
+        ((("alpha", 30.0),), 0),
+        ((("alpha", 30.0),), 1),
     ]
-    policy = gf.load_policy(swept.path, variant="alpha=30", seed=1)
+    policy = gf.load_policy(swept.path, variant={"alpha": 30}, seed=1)
     np.testing.assert_allclose(policy(np.ones(4)), gf.load_policy(alone.path, seed=1)(np.ones(4)), rtol=1e-3, atol=1e-4)
-    with pytest.raises(GuidedflowError, match=r"variant: expected one of alpha=0.3, alpha=30 of .*, found 'alpha=7'"):
-        gf.load_policy(swept.path, variant="alpha=7")
-    with pytest.raises(GuidedflowError, match=r"own settings, found others: sweep \{'alpha': \[0.3, 30.0\]\} -> "):
+    with pytest.raises(gf.SettingsError, match=r"variant: expected one of .* \(alpha=0.3, alpha=30\), found"):
+        gf.load_policy(swept.path, variant={"alpha": 7})
+    with pytest.raises(gf.SettingsError, match=r"variant: expected one of the sweep .* found none; name one"):
+        gf.load_policy(swept.path)
+    with pytest.raises(gf.SettingsError, match=r"own settings, found others: sweep \{'alpha': \(0.3, 30.0\)\} -> "):
         gf.resume(swept.path, dataset=own_dataset, sweep={"alpha": [1.0]})
 
 
@@ -60,7 +62,12 @@ def test_a_swept_run_is_continued_evaluated_and_ranked(cube_data, tmp_path):
     assert scores == sorted(scores, reverse=True)
     assert "variant" in done.stdout
     assert guidedflow("train", "--resume", tmp_path / "run").returncode == 0
-    assert gf.evaluate(tmp_path / "run") == json.loads((tmp_path / "run" / "summary.json").read_text())["results"]
+    again = [{**row, "source": "training"} for row in gf.evaluate(tmp_path / "run")]
+    assert plain_rows(again) == json.loads((tmp_path / "run" / "summary.json").read_text())["results"]
+    one = gf.evaluate(tmp_path / "run", variant={"alpha": 10, "alpha_critic": 0.1}, env_seed=5)
+    assert [row["variant"] for row in one] == [(("alpha", 10.0), ("alpha_critic", 0.1))]
+    assert RunFolder(tmp_path / "run").evaluations()[-1] == one[0]
+    assert (one[0]["env_seed"], one[0]["source"]) == (5, "evaluate")
 
 
 def test_the_ranking_is_by_the_main_policys_mean_over_seeds():
@@ -106,5 +113,5 @@ def test_a_sweep_that_is_no_list_of_numbers(own_file, tmp_path):
             gf.train(own_file, sweep={"alpha": values}, run_dir=tmp_path / "run")
     done = guidedflow("train", own_file, "--sweep", "alpha=much", "--run-dir", tmp_path / "run")
     assert done.returncode == 2
-    assert "--sweep: expected NAME=V1,V2,... with numbers, found 'alpha=much'" in done.stderr
+    assert "--sweep: expected NAME=NUMBER,NUMBER,..., found 'alpha=much'" in done.stderr
     assert not (tmp_path / "run").exists()

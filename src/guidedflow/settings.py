@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 import numpy as np
 
-from guidedflow.errors import UserError
+from guidedflow.errors import SettingsError
 
 _T = TypeVar("_T")
 
@@ -48,12 +48,14 @@ def build(cls: type[_T], values: Mapping[str, Any]) -> _T:
     """The settings dataclass with these values, checked; lists and ranges become tuples, NumPy's numbers Python's.
 
     Raises:
-        UserError: there is no such field; or as ``check``.
+        SettingsError: there is no such field; or as ``check``.
     """
     names = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for name in values:
         if name not in names:
-            raise UserError(f"{name}: expected a setting among {', '.join(sorted(names))}; there is none of that name")
+            raise SettingsError(
+                f"{name}: expected a setting among {', '.join(sorted(names))}; there is none of that name"
+            )
     settings = cls(**{name: _plain(value) for name, value in values.items()})
     check(settings)
     return settings
@@ -69,7 +71,7 @@ def check(settings: Any) -> None:
     """Compare every field of a settings dataclass with its annotation.
 
     Raises:
-        UserError: naming the first field whose value is out of its range or choices, both, and what was found.
+        SettingsError: naming the first field whose value is out of its range or choices, both, and what was found.
     """
     hints = typing.get_type_hints(type(settings), include_extras=True)
     for field in dataclasses.fields(settings):
@@ -82,21 +84,21 @@ def _check_value(name: str, value: Any, hint: Any) -> None:
         _check_value(name, value, arguments[0])
         for bound in (note for note in arguments[1:] if isinstance(note, Range)):
             if value not in bound:
-                raise UserError(f"{name}: expected a value {bound}, found {value:g}")
+                raise SettingsError(f"{name}: expected a value {bound}, found {value:g}")
     elif origin is types.UnionType:
         if value is not None:
             _check_value(name, value, arguments[0])
     elif origin is typing.Literal:
         if value not in arguments:
-            raise UserError(f"{name}: expected one of {', '.join(map(str, arguments))}, found {value!r}")
+            raise SettingsError(f"{name}: expected one of {', '.join(map(str, arguments))}, found {value!r}")
     elif origin is tuple:
         if not isinstance(value, tuple):
-            raise UserError(f"{name}: expected a sequence, found {value!r}")
+            raise SettingsError(f"{name}: expected a sequence, found {value!r}")
         if not value:
-            raise UserError(f"{name}: expected at least one value, found none")
+            raise SettingsError(f"{name}: expected at least one value, found none")
         for item in value:
             _check_value(name, item, arguments[0])
     elif hint in (int, float, bool, str):
         accepted: Any = {float: (int, float), int: int, bool: bool, str: str}[hint]
         if not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool):
-            raise UserError(f"{name}: expected {hint.__name__}, found {value!r}")
+            raise SettingsError(f"{name}: expected {hint.__name__}, found {value!r}")

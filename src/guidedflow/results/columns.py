@@ -93,7 +93,8 @@ def read_records(folders: Iterable[RunFolder], on_read: Callable[[], None] = lam
         on_read()
     if not runs:
         raise RunError(f"runs: expected at least one evaluation of a task or environment, found none; {notes[0]}")
-    scored, shared = _without_shared([one for run in runs for one in _score(run, _chosen(runs, run.agent))])
+    chosen = {agent: _chosen([run for run in runs if run.agent == agent]) for agent in {run.agent for run in runs}}
+    scored, shared = _without_shared([one for run in runs for one in _score(run, chosen[run.agent])])
     _check_seeds(scored)
     return Records(tuple(scored), shared, (*notes, *_versions(runs)))
 
@@ -124,15 +125,14 @@ def _figure(scores: Sequence[tuple[Scored, Score]]) -> Figure:
     return over_tasks_and_seeds(by_task, PERCENT if all(one.run.subject.by_success for one, _ in scores) else UNLIMITED)
 
 
-def _chosen(runs: Sequence[RunRecord], agent: str) -> set[str]:
-    """Settings chosen by hand, in some run of the algorithm, that tell its columns apart.
+def _chosen(runs: Sequence[RunRecord]) -> set[str]:
+    """Settings chosen by hand, in some run of an algorithm, that tell its columns apart.
 
     They differ from the published ones, or where there are none, from those of another run.
     """
-    mine = [run for run in runs if run.agent == agent]
-    given = {name for run in mine for name in run.given} - set(NOT_COMPARED)
-    varied = {name for name in given if len({str(run.settings.get(name)) for run in mine}) > 1}
-    return {name for run in mine for name in run.given & (set(run.changed) if run.version else varied)}
+    given = {name for run in runs for name in run.given} - set(NOT_COMPARED)
+    varied = {name for name in given if len({str(run.settings.get(name)) for run in runs}) > 1}
+    return {name for run in runs for name in run.given & (set(run.changed) if run.version else varied)}
 
 
 def _score(run: RunRecord, chosen: set[str]) -> list[Scored]:

@@ -270,7 +270,7 @@ def _check_task(agent: type[Agent], task: Task | None, settings: TrainSettings) 
         if not agent.goes_online:
             able = ", ".join(name for name, found in AGENTS.items() if found.goes_online)
             raise SettingsError(
-                f"online_steps: expected 0 for {agent.__name__}, which learns offline only; {able} go online"
+                f"online_steps: expected 0 for {agent_name(agent)}, which learns offline only; {able} go online"
             )
         if task is None:
             raise SettingsError(
@@ -418,7 +418,7 @@ def _check_same(saved: SavedRun, given: Mapping[str, Any]) -> None:
     ]
     if differences:
         raise SettingsError(
-            f"{saved.folder.path}: expected the settings of the run, found others: {', '.join(differences)}; leave "
+            f"{saved.folder.path}: expected the run's own settings, found others: {', '.join(differences)}; leave "
             "them out, or start a new run (a run can only be made longer: extend_to, --extend-to)"
         )
 
