@@ -329,6 +329,22 @@ def test_ctrl_c_says_what_is_true_of_the_command(words, said, tmp_path):
     assert said in done.stderr
 
 
+def test_an_ascii_terminal_gets_question_marks_in_place_of_what_it_lacks(tmp_path):
+    np.savez(tmp_path / "own.npz", größe=np.zeros(3), **own_arrays())
+    done = guidedflow("data", "inspect", tmp_path / "own.npz", env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0, done.stderr
+    assert "gr??e" in done.stdout
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
+def test_a_full_disk_under_the_output_is_one_line():
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "guidedflow", "tasks"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert os.strerror(errno.ENOSPC) in done.stderr
+
+
 USERS_AGENT = """
 from guidedflow.agents.bc import BC
 
