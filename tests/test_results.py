@@ -249,6 +249,7 @@ def test_runs_in_an_environment_of_ones_own_are_shown_without_published_figures(
     assert cell.figure.limits == (-math.inf, math.inf)
     assert cell.tasks == ("Pendulum-v1 from own.npz",)
     assert report.statistics.methods == ()
+    assert "published" not in shown_on_a_terminal(as_terminal(report.table)).splitlines()[2]
 
 
 def test_an_algorithm_of_ones_own_is_read_without_importing_it(tmp_path):
