@@ -1,6 +1,7 @@
 """What a user meets at the command line, above all their own mistakes: one line, exit code 2, nothing half-written."""
 
 import errno
+import io
 import json
 import os
 import re
@@ -12,10 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import TASK, guidedflow, own_arrays
+from rich.console import Console, Group
+from rich.table import Table
 
 import guidedflow as gf
 from guidedflow.cli import COMMANDS, main
 from guidedflow.cli.app import parse
+from guidedflow.cli.show import print_columns, print_fitting
 from guidedflow.notices import show_notices
 
 QUICK = ["--preset", "quick", "--hidden", "16", "--flow-steps", "1", "--steps", "20", "--log-every", "10"]
@@ -94,6 +98,22 @@ def test_numbers_and_lists_as_people_write_them():
     assert parse(["report", "a", "b", "--out", "c"]).runs == ("a", "b")
 
 
+def test_wide_output_fits_a_narrow_terminal(monkeypatch):
+    out = io.StringIO()
+    console = Console(file=out, width=40, force_terminal=True, color_system=None)
+    monkeypatch.setattr("guidedflow.training.display.make_console", lambda: console)
+    rows = [{"task": f"task-{i}", "category": "c" * 20, "environment": "e" * 30} for i in range(3)]
+    print_columns(rows, left_out=("environment", "category"))
+    table = Table("policy", "step", "seeds", "B - A [95% interval]", title="scores")
+    table.add_row("actor", "4,000", "0 1 2", "+12.3 [1.0, 23.6]")
+    print_fitting(console, Group(table, "a note"))
+    lines = [line.rstrip() for line in out.getvalue().splitlines()]
+    assert max(map(len, lines)) <= 40
+    assert lines[:2] == ["task   category", f"task-0 {'c' * 20}"]
+    assert any("actor" in line and "4,000" in line and "0 1 2" in line for line in lines)
+    assert "a note" in lines
+
+
 def test_train_help_gives_each_setting_its_symbol(run):
     code, out, _ = run("train", "--help")
     assert code == 0
@@ -116,7 +136,7 @@ def test_lists(run):
     code, out, _ = run("agents")
     assert [line.split()[0] for line in out.splitlines()[1:]] == ["gfp", "fql", "rebrac", "brac", "iql", "ifql", "bc"]
     assert "actor, vabc" in out
-    assert "rebrac   actor         rewards, next actions   yes" in out
+    assert re.search(r"rebrac +actor +rewards, next actions +yes +ReBRAC \(Tarasov et al., NeurIPS 2023", out)
 
 
 @pytest.mark.parametrize(
@@ -307,6 +327,22 @@ def test_ctrl_c_says_what_is_true_of_the_command(words, said, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert (done.returncode, done.stderr.count("\n")) == (130, 1)
     assert said in done.stderr
+
+
+def test_an_ascii_terminal_gets_question_marks_in_place_of_what_it_lacks(tmp_path):
+    np.savez(tmp_path / "own.npz", größe=np.zeros(3), **own_arrays())
+    done = guidedflow("data", "inspect", tmp_path / "own.npz", env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0, done.stderr
+    assert "gr??e" in done.stdout
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
+def test_a_full_disk_under_the_output_is_one_line():
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "guidedflow", "tasks"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert os.strerror(errno.ENOSPC) in done.stderr
 
 
 USERS_AGENT = """

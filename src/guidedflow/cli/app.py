@@ -3,6 +3,7 @@
 import difflib
 import errno
 import gc
+import io
 import os
 import signal
 import sys
@@ -51,6 +52,9 @@ _PACKAGE = Path(__file__).parents[1]
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command and exit."""
     words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # What a terminal's encoding lacks is shown as a question mark.
     warnings.showwarning = _show_warning
     show_notices(always=True)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
