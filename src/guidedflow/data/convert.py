@@ -35,9 +35,9 @@ def convert(
         source: arrays by name; or a path: an npz or HDF5 file of such arrays; a Minari data set's folder, in which
             ``data`` lies; or a folder of episodes, each an npz or HDF5 file, taken in the order of their names. The
             fields are those of ``Dataset.from_arrays``. Dictionary observations are a mapping, a group, or
-            entries named ``observations/NAME``. An episode has T actions and rewards, T observations or T + 1, and
-            optionally ``terminals`` and ``timeouts`` (T,) or a single flag ``terminated``; it counts as cut off if
-            none of them says that it terminated.
+            entries named ``observations/NAME``. An episode has T actions, T observations or T + 1, and optionally T
+            ``rewards``, ``terminals`` and ``timeouts``, or a single flag ``terminated``; it counts as cut off if none
+            of them says that it terminated.
         output: the new npz file.
         observation_keys: the order in which the entries of dictionary observations make one vector, each flattened
             first; entries that are not named are left out. A nested entry is ``OUTER/INNER``.
