@@ -21,6 +21,7 @@ from guidedflow.cli import COMMANDS, main
 from guidedflow.cli.app import parse
 from guidedflow.cli.show import print_columns, print_fitting
 from guidedflow.notices import show_notices
+from guidedflow.processes import RemoteTraceback
 
 QUICK = ["--preset", "quick", "--hidden", "16", "--flow-steps", "1", "--steps", "20", "--log-every", "10"]
 QUICK += ["--save-every", "10", "--eval-every", "20", "--eval-episodes", "2"]
@@ -88,9 +89,9 @@ def test_numbers_and_lists_as_people_write_them():
     assert command.run.task == "TASK"
     assert command.run.sweep == {"alpha": (0.3, 1.0), "eta": (0.001,)}
     assert (command.settings.seeds, command.settings.steps, command.settings.batch_size) == ((0, 1), 1_000_000, 1024)
-    assert (command.gfp.hidden, command.gfp.online_eta) == ((64, 32), None)
+    assert (command.GFP.hidden, command.GFP.online_eta) == ((64, 32), None)
     assert type(command.settings.steps) is int
-    assert parse(["train", "--hidden=8", "16", "TASK"]).gfp.hidden == (8, 16)
+    assert parse(["train", "--hidden=8", "16", "TASK"]).GFP.hidden == (8, 16)
     bounds = parse(["data", "convert", "--action-low", "-1", "-2.5", "--action-high", "1", "2", "SOURCE", "OUTPUT"])
     assert (bounds.action_low, bounds.action_high) == ((-1.0, -2.5), (1.0, 2.0))
     keys = parse(["data", "convert", "--observation-keys", "a", "b", "SOURCE", "OUTPUT"])
@@ -363,6 +364,27 @@ def test_an_exception_of_the_users_own_code_keeps_its_traceback(own_file, tmp_pa
     assert 'open("settings-of-mine.yaml")' in done.stderr
     assert "FileNotFoundError: [Errno 2] No such file or directory: 'settings-of-mine.yaml'" in done.stderr
     assert "guidedflow: error" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "cause", "is_shown_whole"),
+    [
+        (OSError(errno.EACCES, "denied", "file"), OSError(), False),  # As files.whole_file raises it.
+        (OSError(errno.EACCES, "denied", "file"), RemoteTraceback("of an environment"), True),
+        (OSError(errno.ENOSPC, "full"), RemoteTraceback("of a worker"), False),
+        (OSError(errno.ECONNRESET, "reset"), None, True),
+    ],
+)
+def test_an_operating_systems_error_is_one_line_if_it_is_about_a_file_of_ours(
+    error, cause, is_shown_whole, monkeypatch
+):
+    def fail():
+        raise error from cause
+
+    fail.__code__ = fail.__code__.replace(co_filename=json.__file__)  # As if it came from a library.
+    monkeypatch.setattr("guidedflow.cli.app.parse", lambda words: fail)
+    with pytest.raises(OSError if is_shown_whole else SystemExit):
+        main(["tasks"])
 
 
 def test_a_sweep_that_nothing_ranks_says_so(run, own_file):
