@@ -170,7 +170,7 @@ def resume(
     workers = checked_workers(workers, train_settings)
     loggers = _loggers(wandb, loggers)
     data, record = load_data_again(saved, task, dataset, data_dir)
-    if not data.matches(saved.config.data.fingerprint):
+    if data.spec != saved.spec or not data.matches(saved.config.data.fingerprint):
         raise DataError(
             f"{record.source}: expected the data of the run ({saved.config.data.fingerprint}), found other data "
             f"({record.fingerprint})"
