@@ -50,9 +50,7 @@ def test_rooms_import_only_what_they_may(path):
     assert imported(path) <= allowed
 
 
-@pytest.mark.parametrize(
-    "module", ["guidedflow", "guidedflow.cli", "guidedflow.envs.vector", "guidedflow.suites"]
-)
+@pytest.mark.parametrize("module", ["guidedflow", "guidedflow.cli", "guidedflow.envs.vector", "guidedflow.suites"])
 def test_jax_is_not_imported_by_what_must_start_fast(module):
     program = f"import sys, {module}; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -20,7 +20,6 @@ from guidedflow.suites.suite import Task
 from guidedflow.training.members import device_names
 from guidedflow.training.restore import SavedRun
 from guidedflow.training.settings import Resolved, TrainSettings, to_json
-from guidedflow.training.stream import stays_on_disk
 
 logger = logging.getLogger("guidedflow")
 
@@ -39,16 +38,15 @@ def find_task_and_data(
         if dataset is None:
             raise SettingsError("train: expected a task or a dataset, found neither")
         return None, dataset
-    if _is_path(task):
-        if dataset is not None:
-            raise SettingsError(f"dataset: expected none beside {task}, which is data already; name a task with it")
-        return None, Path(task)
-    return find_task(str(task)), dataset
-
-
-def _is_path(task: str | Path) -> bool:
-    """Whether what stands in a task's place is data of the user's own."""
-    return isinstance(task, Path) or formats.is_data(task) or Path(task).suffix in formats.SUFFIXES
+    if isinstance(task, str) and Path(task).suffix not in formats.SUFFIXES:
+        try:
+            return find_task(task), dataset
+        except SettingsError:
+            if not Path(task).exists():
+                raise
+    if dataset is not None:
+        raise SettingsError(f"dataset: expected none beside {task}, which is data already; name a task with it")
+    return None, Path(task)
 
 
 def check_task(agent: type[Agent], task: Task | None, settings: TrainSettings) -> None:
@@ -73,28 +71,27 @@ def load_data(
     task: Task | None, dataset: Dataset | Path | str | None, data_dir: Path | str | None, path: Path | None = None
 ) -> tuple[Dataset, DataRecord]:
     """The data to learn from, checked against the task; ``path`` says where a task's lies, if that is known."""
-    source, made_by = IN_MEMORY, None
     if dataset is None:
         assert task is not None
         path = path or task.suite.find_data(task, None if data_dir is None else Path(data_dir)).absolute()
-        source, made_by, data = str(path), formats.metadata(path), task.suite.load(task, path)
+        data = task.suite.load(task, path)
     elif isinstance(dataset, str | Path):
         path = Path(dataset).absolute()
-        source, data, made_by = str(path), formats.load(path), formats.metadata(path)
+        data = formats.load(path)
     elif isinstance(dataset, Dataset):
         data = dataset
     else:
         made = "make one with Dataset.from_arrays"
         raise SettingsError(f"dataset: expected a Dataset or a path, found {type(dataset).__name__}; {made}")
     if task is not None:
-        task.suite.check(task, data.spec, "dataset" if source == IN_MEMORY else source)
+        task.suite.check(task, data.spec, "dataset" if path is None else str(path))
     record = DataRecord(
-        source=source,
+        source=IN_MEMORY if path is None else str(path),
         is_own=dataset is not None,
         fingerprint=data.fingerprint(),
         transitions=data.size,
         episodes=data.episodes,
-        made_by=made_by,
+        made_by=None if path is None else formats.metadata(path),
     )
     return data, record
 
@@ -177,7 +174,3 @@ def say_before_training(
         logger.warning(
             "batch_size %d is larger than the data (%d transitions): every batch repeats some", batch_size, data.size
         )
-    if stays_on_disk(data):
-        size = data.observations.nbytes
-        amount = f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
-        logger.info("%s of observations stay on the disk; batches are read ahead of the updates", amount)
