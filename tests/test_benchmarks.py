@@ -15,7 +15,7 @@ sys.path.append(str(ROOT))
 
 from benchmarks.common import OutOfMemory, apart, run
 from benchmarks.floor import gflop, matrix_products
-from guidedflow.errors import GuidedflowError
+from guidedflow.errors import SettingsError
 from guidedflow.suites.ogbench.recipes import recipe
 
 TINY = ["--hidden", "8"]
@@ -119,20 +119,8 @@ def test_scaling_goes_on_where_memory_runs_out():
 
 
 def test_the_phases_of_make_train_add_up(rows):
-    options = [
-        "--agent",
-        "bc",
-        "--episodes",
-        "1",
-        "--steps",
-        "20",
-        "--log-every",
-        "10",
-        "--eval-episodes",
-        "1",
-        "--starts",
-        "1",
-    ]
+    options = ["--agent", "bc", "--episodes", "1", "--steps", "20", "--log-every", "10", "--eval-episodes", "1",
+               "--starts", "1"]  # fmt: skip
     seconds = {row["phase"]: row["seconds"] for row in rows("endtoend", *TINY, *options)}
     assert_positive(seconds, *seconds)
     median = {phase: found["median"] for phase, found in seconds.items()}
@@ -149,16 +137,16 @@ def test_why_a_process_failed_is_told(monkeypatch):
         apart(bytearray, 2**62)
     with pytest.raises(RuntimeError, match="TypeError"):
         apart(len, 1)
-    with pytest.raises(GuidedflowError, match=r"^no scripted oracle makes 'nothing'"):
+    with pytest.raises(SettingsError, match="found 'nothing', which no scripted oracle makes$"):
         apart(recipe, "nothing")
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("data", "generate", "--families", "nothing"), "no scripted oracle makes 'nothing'"),
+        (("data", "generate", "--families", "nothing"), "expected data that can be made here, found 'nothing'"),
         (("data", "sample", "--rows", "0"), "rows: expected a value in [1, 2147483647], found 0"),
-        (("endtoend", "--task", "door-expert-v1"), "no scripted oracle makes 'door-expert-v1'"),
+        (("endtoend", "--task", "door-expert-v1"), "found 'door-expert-v1', which no scripted oracle makes"),
         (("evaluate", "--agent", "bc", "--policy", "actor"), "policy: expected one of flow, found actor"),
         (("scaling", "--values", "1", "2"), "values: expected one axis with them"),
     ],
@@ -168,4 +156,6 @@ def test_a_wrong_option_is_told_in_one_line(words, told, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         run(importlib.import_module(f"benchmarks.{words[0]}").main)
     assert stop.value.code == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith(f"benchmarks: error: {told}")
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("benchmarks: error: ")
+    assert told in line
