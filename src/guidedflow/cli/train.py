@@ -71,7 +71,7 @@ def with_settings(argv: Sequence[str]) -> type:
     groups: list[tuple[str, Any, Any]] = [
         ("run", Annotated[OmitArgPrefixes[Train], tyro.conf.arg(help="What to learn, and where.")], Train()),
         ("settings", OmitArgPrefixes[TrainSettings], resolved.train),
-        (algorithm.__name__, OmitArgPrefixes[algorithm.config_class], resolved.config),  # type: ignore[misc]
+        (algorithm.__name__, OmitArgPrefixes[algorithm.config_class], resolved.config),  # type: ignore[misc, name-defined]
     ]
 
     def call(command: Any) -> int:

@@ -158,9 +158,9 @@ def _measured_again(
     return values + noise * np.where(noise > 0, high - values, values - low)
 
 
-def _bounds(drawn: Float[np.ndarray, "repetitions *points"]) -> Float[np.ndarray, "2 *points"]:
+def _bounds(drawn: Float[np.ndarray, " repetitions *points"]) -> Float[np.ndarray, " 2 *points"]:
     return np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
 
 
-def _hull(a: Float[np.ndarray, "2 *points"], b: Float[np.ndarray, "2 *points"]) -> Float[np.ndarray, "2 *points"]:
+def _hull(a: Float[np.ndarray, " 2 *points"], b: Float[np.ndarray, " 2 *points"]) -> Float[np.ndarray, " 2 *points"]:
     return np.array([np.minimum(a[0], b[0]), np.maximum(a[1], b[1])])
