@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import signal
 import statistics
 import subprocess
@@ -15,7 +16,8 @@ from typing import Any, TypeVar
 
 import tyro
 
-from guidedflow.errors import UserError
+from guidedflow import errors
+from guidedflow.errors import GuidedflowError
 from guidedflow.processes import available_cores
 from guidedflow.settings import check
 
@@ -33,7 +35,7 @@ def run(main: Callable[[], None]) -> None:
     """A program, with the user's mistakes in one line and exit code 2."""
     try:
         main()
-    except UserError as error:
+    except GuidedflowError as error:
         print(f"benchmarks: error: {error}", file=sys.stderr)
         sys.exit(2)
 
@@ -68,7 +70,7 @@ def apart(function: Callable[..., _T], *arguments: Any, environment: Mapping[str
 
     Raises:
         OutOfMemory: the process did not have enough.
-        UserError: the function raised it.
+        GuidedflowError: the function raised it.
         RuntimeError: it failed for another reason; the message ends with its own last words.
     """
     # A program that is run is called __main__, which no other process could import.
@@ -89,8 +91,9 @@ def apart(function: Callable[..., _T], *arguments: Any, environment: Mapping[str
         words = (process.stderr.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
         if killed or any(word in process.stderr for word in OUT_OF_MEMORY):
             raise OutOfMemory(words)
-        if words.startswith("guidedflow.errors.UserError: "):
-            raise UserError(words.partition(": ")[2])
+        mistake = re.fullmatch(r"guidedflow\.errors\.(\w+): (.*)", words)
+        if mistake:
+            raise getattr(errors, mistake[1])(mistake[2])
         raise RuntimeError(f"{module}.{function.__name__}: {words}")
     return json.loads(process.stdout.splitlines()[-1])
 

@@ -18,6 +18,7 @@ was just written, so it is in the page cache as far as there is memory. Memory i
 
 ``sample`` draws from the same random vectors both ways: ``compiled`` is ``Dataset.sample`` in the training step's own
 way, ``streamed`` is what the trainer reads ahead of the updates where data stays on the disk (here it is in memory).
+Streams feed an agent that learns nothing, so that nothing but reading takes time.
 """
 
 import dataclasses
@@ -26,18 +27,17 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from benchmarks.common import TASK, apart, elapsed, parse, report, run, say, spread
 from benchmarks.memory import Watch, held, own
 from guidedflow.data.formats import npz
-from guidedflow.errors import UserError
+from guidedflow.errors import SettingsError
 from guidedflow.processes import available_cores
 from guidedflow.settings import Count
-from guidedflow.suites import find_task
-from guidedflow.suites.ogbench.generation import generate
+from guidedflow.suites import find_task, generate
 from guidedflow.suites.ogbench.oracles import episode_record
 
 FAMILY = find_task(TASK).dataset
@@ -170,22 +170,45 @@ def read_frames(path: str, batch_size: int, batches: int, repeats: int) -> dict[
 def streamed(
     dataset: Any, batch_size: int, batches: int, repeats: int, look: Callable[[], None] = lambda: None
 ) -> list[float]:
-    """Batches a second that the trainer's stream reads."""
+    """Batches a second that the trainer's source of data on the disk hands on."""
     import jax
 
-    from guidedflow.training.stream import Stream
+    from guidedflow.training.settings import TrainSettings
+    from guidedflow.training.stream import DiskSource
 
     keys = jax.random.split(jax.random.key(0), 1)
-    sizes = {"batch_size": batch_size, "length": batches, "stop": batches * (repeats + 1)}
-    rates = []
-    with Stream(dataset, keys, crop_probability=0.5, **sizes) as stream:
+    agents, rates = idle_agent(), []
+    with DiskSource(dataset, keys, TrainSettings(batch_size=batch_size), stop=batches * (repeats + 1)) as source:
         for number in range(repeats + 1):  # The first one compiles.
-            began = time.perf_counter()
-            for step in range(number * batches, (number + 1) * batches, stream.piece):
-                jax.block_until_ready(stream.read(step))
+            began, end = time.perf_counter(), (number + 1) * batches
+            for step in range(number * batches, end, source.piece):
+                agents, _ = source.updates(agents, step, min(source.piece, end - step))
                 look()
             rates.append(batches / (time.perf_counter() - began))
     return rates[1:]
+
+
+def idle_agent() -> Any:
+    """An agent whose update only looks at the batch's rewards."""
+    from guidedflow.agents.agent import Agent, Metrics, Policy
+
+    class Idle(Agent):
+        config_class: ClassVar[type] = type(None)
+        policy_names: ClassVar[tuple[str, ...]] = ()
+        paper: ClassVar[str] = "none"
+        config: None = None
+
+        @classmethod
+        def build(cls, config: Any, spec: Any, key: Any) -> Self:
+            return cls()
+
+        def update(self, batch: Any, key: Any) -> tuple[Self, Metrics]:
+            return self, {"reward": batch.rewards.mean()}
+
+        def policies(self) -> dict[str, Policy]:
+            return {}
+
+    return Idle()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,7 +232,7 @@ class Generate:
         """One row a family."""
         workers = self.workers or available_cores()
         if self.episodes < workers:
-            raise UserError(f"episodes: expected at least as many as workers, {workers}, found {self.episodes}")
+            raise SettingsError(f"episodes: expected at least as many as workers, {workers}, found {self.episodes}")
         rows = []
         for family in self.families:
             say(family)
@@ -223,12 +246,12 @@ class Generate:
         """Seconds of the whole call, and the rate once each worker may have made an episode."""
         done: list[float] = []
         sizes = {"episodes": self.episodes, "val_episodes": 1, "steps": self.steps, "workers": workers}
+
+        def note(count: int, total: int) -> None:
+            done.append(time.perf_counter())
+
         with tempfile.TemporaryDirectory() as folder:
-            seconds = elapsed(
-                lambda: generate(
-                    family, directory=Path(folder), progress=lambda *_: done.append(time.perf_counter()), **sizes
-                )
-            )
+            seconds = elapsed(lambda: generate(family, data_dir=folder, on_progress=note, **sizes))
         first = done[workers]  # The first call is made before any episode.
         return seconds, (self.episodes + 1 - workers) / (done[-1] - first)
 

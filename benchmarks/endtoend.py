@@ -8,10 +8,10 @@
 | help | of ``guidedflow --help`` |
 | install | to make a fresh environment (with ``--install``; needs make and a package index) |
 | data | of ``guidedflow data generate`` |
-| first update cold, warm | from training's start to its first update, JAX's compilation cache empty, filled |
+| first update cold, warm | from training's start through its first update, JAX's compilation cache empty, filled |
 | start | of the training: imports, data, networks, environments |
-| compile | what the first chunk of updates takes longer than the others |
-| updates | all chunks, less that |
+| compile | what the first update takes longer than the others |
+| updates | all updates, less that |
 | evaluation | |
 | rest | checkpoints, records, curves |
 | total | data and training, cache empty |
@@ -35,8 +35,8 @@ from guidedflow.settings import Count, CountOrZero, Sizes
 from guidedflow.suites import find_task
 from guidedflow.suites.ogbench.recipes import recipe
 
-Report = tuple[float, str, float]
-"""When training reported, what it said comes next, and updates a second if a chunk has just ended, else 0."""
+Report = tuple[float, str, int, float]
+"""When training reported, its phase and step, and the updates a second of its last call."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +55,8 @@ class Arguments:
     """Episodes an evaluation; None: the quick preset's."""
     hidden: Sizes | None = None
     """Hidden layer sizes; None: the quick preset's."""
-    log_every: Count = 250
-    """Updates a chunk."""
+    log_every: Count | None = None
+    """Updates a row of metrics, which must divide ``steps``; None: the quick preset's."""
     install: bool = False
     """Make an environment as well, as ``make env`` does."""
     starts: Count = 3
@@ -85,11 +85,11 @@ def main() -> None:
             data = _command(*words, "--seed", 0, "--data-dir", folder)
             for number in range(arguments.starts):
                 # The first of the cold starts goes on to the end.
-                for name, chunks in (("first update cold", 2 if number else None), ("first update warm", 2)):
+                for name, calls in (("first update cold", 2 if number else None), ("first update warm", 2)):
                     say(f"{name} {number + 1}")
-                    found = training(arguments, folder, f"{folder}/cache-{number}", settings, chunks)
+                    found = training(arguments, folder, f"{folder}/cache-{number}", settings, calls)
                     phases.setdefault(name, []).append(found["start"] + found["compile"])
-                    if chunks is None:
+                    if calls is None:
                         whole = found
             whole = {"data": data, **whole, "total": data + sum(whole.values())}
             for name, seconds in whole.items():
@@ -111,47 +111,61 @@ def install() -> float:
 
 
 def training(
-    arguments: Arguments, folder: str, cache: str, settings: dict[str, Any], chunks: int | None
+    arguments: Arguments, folder: str, cache: str, settings: dict[str, Any], calls: int | None
 ) -> dict[str, float]:
-    """Seconds of each part of a run in a process of its own, which ends after some chunks, or at the end."""
+    """Seconds of each part of a run in a process of its own, which ends after some calls for updates, or at the end."""
     with tempfile.TemporaryDirectory() as runs:
         began = time.monotonic()
         reports = apart(
             train,
-            *(arguments.task, folder, f"{runs}/run", settings, chunks),
+            *(arguments.task, folder, f"{runs}/run", settings, calls),
             environment={"JAX_COMPILATION_CACHE_DIR": cache},
         )
         total = time.monotonic() - began
-    return split(began, total, reports, arguments.log_every)
+    return split(began, total, reports)
 
 
-def split(began: float, total: float, reports: list[Report], log_every: int) -> dict[str, float]:
-    """The parts that make up a run of ``total`` seconds."""
-    chunks = [log_every / rate for _, _, rate in reports if rate]
-    others = chunks[1:] or chunks
-    found = {"start": reports[0][0] - began, "compile": chunks[0] - statistics.median(others)}
-    found["updates"] = sum(chunks) - found["compile"]
-    pairs = itertools.pairwise(reports)
+def split(began: float, total: float, reports: list[Report]) -> dict[str, float]:
+    """The parts that make up a run of ``total`` seconds. Its first call makes one update, and compiles."""
+    pairs = list(itertools.pairwise(reports))
+    first, *others = [(before, after) for before, after in pairs if after[2] > before[2]]
+    calls = [((after[2] - before[2]), after[3]) for before, after in others]
+    update = statistics.median(1 / rate for _, rate in calls)
+    found = {"start": reports[0][0] - began, "compile": first[1][0] - first[0][0] - update}
+    found["updates"] = update + sum(count / rate for count, rate in calls)
     found["evaluation"] = sum(after[0] - before[0] for before, after in pairs if before[1] == "evaluating")
     return {**found, "rest": total - sum(found.values())}
 
 
-def train(task: str, data_dir: str, run_dir: str, settings: dict[str, Any], chunks: int | None) -> list[Report]:
-    import guidedflow
+class Enough(BaseException):  # No Exception: after one, the run would be saved first.
+    """Ends a training."""
 
-    class Enough(BaseException):  # No Exception: after one, the run would be saved first.
-        pass
 
-    reports: list[Report] = []
+class Follower:
+    """Collects a training's reports, and ends it after so many calls for updates, if any number is given."""
 
-    def follow(progress: Any) -> None:
-        reports.append((time.monotonic(), progress.phase, progress.updates_per_second))
-        if chunks is not None and sum(rate > 0 for _, _, rate in reports) == chunks:
+    def __init__(self, calls: int | None):
+        self.reports: list[Report] = []
+        self._calls = calls
+
+    def on_progress(self, progress: Any) -> None:
+        """One report more, which may be the last."""
+        self.on_evaluation(progress)
+        if self._calls is not None and len({step for _, _, step, _ in self.reports if step}) == self._calls:
             raise Enough
 
+    def on_evaluation(self, progress: Any) -> None:
+        """One report more."""
+        self.reports.append((time.monotonic(), progress.phase, progress.step, progress.updates_per_second))
+
+
+def train(task: str, data_dir: str, run_dir: str, settings: dict[str, Any], calls: int | None) -> list[Report]:
+    import guidedflow
+
+    follower, folders = Follower(calls), {"data_dir": data_dir, "run_dir": run_dir}
     with contextlib.suppress(Enough):
-        guidedflow.train(task, preset="quick", data_dir=data_dir, run_dir=run_dir, on_progress=follow, **settings)
-    return reports
+        guidedflow.train(task, preset="quick", **folders, callbacks=[follower], progress=False, **settings)
+    return follower.reports
 
 
 if __name__ == "__main__":

@@ -24,10 +24,10 @@ from guidedflow.agents.agent import Act
 from guidedflow.envs.vector import VectorEnv
 from guidedflow.errors import SettingsError
 from guidedflow.processes import available_cores
-from guidedflow.runs.folder import RunFolder
 from guidedflow.settings import Count, Sizes
 from guidedflow.suites import Task, find_task
-from guidedflow.training.episodes import run_episodes as evaluate
+from guidedflow.training.episodes import run_episodes
+from guidedflow.training.restore import SavedRun
 from guidedflow.types import Spec
 
 
@@ -71,12 +71,12 @@ def find_policy(arguments: Arguments) -> tuple[guidedflow.Policy, Task]:
     """The policy that acts, and where."""
     if arguments.run is not None:
         policy = guidedflow.load_policy(arguments.run, arguments.policy)
-        task_id = RunFolder(arguments.run).config().task
-        if task_id is None:
+        acted_in = SavedRun(arguments.run).task()
+        if acted_in is None:
             raise SettingsError(
-                f"run: expected one of a task, whose environment is there to act in, found {arguments.run}"
+                f"run: expected one with an environment to act in, found {arguments.run}, which has none"
             )
-        return policy, find_task(task_id)
+        return policy, acted_in
     task = find_task(arguments.task)
     dtype = np.dtype(np.uint8 if task.is_visual else np.float32)
     spec = Spec(task.observation_shape, dtype, task.action_size)
@@ -88,7 +88,7 @@ def find_policy(arguments: Arguments) -> tuple[guidedflow.Policy, Task]:
 
 
 class Timed:
-    """The policy as ``evaluate`` calls it, with the time that its calls take."""
+    """The policy as ``run_episodes`` calls it, with the time that its calls take."""
 
     def __init__(self, policy: guidedflow.Policy):
         self._policy = policy
@@ -112,21 +112,22 @@ def measure(policy: guidedflow.Policy, task: Task, arguments: Arguments) -> dict
     make_env = functools.partial(task.suite.make_env, task)
     workers = arguments.workers or available_cores()
     began = time.perf_counter()
-    with VectorEnv(make_env, slots=slots, workers=workers, gl_backend=task.gl_backend()) as env:
+    options: dict[str, Any] = {"gl_backend": task.gl_backend(), "observation_keys": spec.observation_keys}
+    with VectorEnv(make_env, slots=slots, workers=workers, **options) as env:
         started = time.perf_counter() - began
-        evaluate(act, env, spec, episodes=slots, seed=0)
+        run_episodes(act, env, spec, episodes=slots, seed=0)
         compiled = max(act.calls)
         seconds, steps, shares = [], [], []
         for repeat in range(arguments.repeats):
             act.calls.clear()
             act.actions.clear()
             began = time.perf_counter()
-            found = evaluate(act, env, spec, episodes=episodes, seed=repeat + 1)
+            found = run_episodes(act, env, spec, episodes=episodes, seed=repeat + 1)
             seconds.append(time.perf_counter() - began)
             steps.append(sum(episode.length for episode in found))
             shares.append(sum(act.calls) / seconds[-1])
         replay: Act = lambda observations, key, call: act.actions[call]  # noqa: E731
-        alone = elapsed(lambda: evaluate(replay, env, spec, episodes=episodes, seed=arguments.repeats))
+        alone = elapsed(lambda: run_episodes(replay, env, spec, episodes=episodes, seed=arguments.repeats))
     return {
         "seconds": spread(seconds),
         "episodes_per_second": spread(episodes / second for second in seconds),

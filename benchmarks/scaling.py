@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from benchmarks.common import OutOfMemory, apart, parse, report, run, say
 from benchmarks.update import Setup
-from guidedflow.errors import UserError
+from guidedflow.errors import SettingsError
 from guidedflow.settings import Count, Sizes
 
 Axis = Literal["seeds", "rows", "width", "batch_size"]
@@ -54,7 +54,7 @@ class Arguments(Setup):
 def main() -> None:
     arguments = parse(Arguments)
     if arguments.values is not None and len(arguments.axes) != 1:
-        raise UserError(f"values: expected one axis with them, found {' '.join(arguments.axes)}")
+        raise SettingsError(f"values: expected one axis with them, found {' '.join(arguments.axes)}")
     setup = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(Setup)}
     rows, devices = [], set[str]()
     for axis in arguments.axes:

@@ -16,7 +16,7 @@ import dataclasses
 import functools
 import statistics
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,10 +32,10 @@ from guidedflow.data.dataset import Dataset
 from guidedflow.nn.actor import NoiseActor
 from guidedflow.nn.critic import aggregate, critic_loss
 from guidedflow.nn.flow import Noise, integrate
-from guidedflow.settings import Count, Sizes, build
+from guidedflow.settings import Count, Range, Sizes, build
 from guidedflow.training.members import init_agents, member_keys, over_members, select
-from guidedflow.training.settings import Member, TrainSettings
-from guidedflow.training.trainer import run_chunk
+from guidedflow.training.settings import Member
+from guidedflow.training.sources import MOST_STEPS, run_steps
 from guidedflow.types import Batch
 
 
@@ -57,7 +57,7 @@ class Setup:
     """Seeds that train at once."""
     target_agg: str | None = None
     """GFP's target; None: its default."""
-    chunk: Count = 40
+    chunk: Annotated[int, Range(1, MOST_STEPS)] = 40
     """Updates a call."""
     repeats: Count = 7
     """Calls measured."""
@@ -86,11 +86,6 @@ def measure(name: str, setup: Setup) -> dict[str, Any]:
     """Rates of one agent. All seeds' updates are ``updates``; each seed's counts in ``seed_updates``."""
     dataset = random_data(setup)
     agents, keys = fresh_agents(name, setup, dataset)
-    options = {
-        "batch_size": setup.batch_size,
-        "crop_probability": TrainSettings.crop_probability,
-        "length": setup.chunk,
-    }
 
     def update(agent: Any, key: Any) -> Any:
         return agent.update(dataset.sample(key, setup.batch_size), key)
@@ -99,7 +94,8 @@ def measure(name: str, setup: Setup) -> dict[str, Any]:
 
     def train(start: int) -> None:
         nonlocal agents
-        agents, _ = jax.block_until_ready(run_chunk(agents, dataset, keys, jnp.int32(start), **options))
+        steps = jnp.int32(start), jnp.int32(setup.chunk)
+        agents, _ = jax.block_until_ready(run_steps(agents, dataset, keys, *steps, batch_size=setup.batch_size))
 
     first_call = elapsed(lambda: train(0))
     seconds, floors = [], []
@@ -134,12 +130,13 @@ def random_data(setup: Setup) -> Dataset:
 
 def fresh_agents(name: str, setup: Setup, dataset: Dataset) -> tuple[Any, Any]:
     """As many as there are seeds, stacked, and their keys."""
-    config_class: Any = find_agent(name).config_class
+    agent = find_agent(name)
+    config_class: Any = agent.config_class
     wanted = {"hidden": setup.hidden, "target_agg": setup.target_agg}
     fields = {field.name for field in dataclasses.fields(config_class)}
     config = build(config_class, {k: v for k, v in wanted.items() if k in fields and v is not None})
-    members = [Member("", seed, config) for seed in range(setup.seeds)]
-    return init_agents(name, members, dataset.spec), member_keys(members, "train")
+    members = [Member((), seed, config) for seed in range(setup.seeds)]
+    return init_agents(agent, members, dataset.spec), member_keys(members, "train")
 
 
 def profile(setup: Setup) -> list[dict[str, Any]]:

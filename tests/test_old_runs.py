@@ -1,7 +1,7 @@
 """Runs made by an earlier version, commit 20933e8, still load, evaluate, go on and are reported.
 
-The archive holds a sweep of GFP and a run of ReBRAC, both killed at step 30 of 40, whose last checkpoint is at step 20; the
-data they were trained on; and what their policies answered then to four observations.
+The archive holds a sweep of GFP and a run of ReBRAC, both killed at step 30 of 40, whose last checkpoint is at step
+20; the data they were trained on; and what their policies answered then to four observations.
 """
 
 import shutil

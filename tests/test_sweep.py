@@ -39,9 +39,7 @@ def test_every_variant_learns_what_it_learns_alone(own_dataset, tmp_path):
     ]
     policy = gf.load_policy(swept.path, variant={"alpha": 30}, seed=1)
     np.testing.assert_allclose(policy(np.ones(4)), gf.load_policy(alone.path, seed=1)(np.ones(4)), rtol=1e-3, atol=1e-4)
-    with pytest.raises(
-        gf.SettingsError, match=r"variant: expected one of .* \(alpha=0.3, alpha=30\), found"
-    ):
+    with pytest.raises(gf.SettingsError, match=r"variant: expected one of .* \(alpha=0.3, alpha=30\), found"):
         gf.load_policy(swept.path, variant={"alpha": 7})
     with pytest.raises(gf.SettingsError, match=r"variant: expected one of the sweep .* found none; name one"):
         gf.load_policy(swept.path)

@@ -53,7 +53,9 @@ def build(cls: type[_T], values: Mapping[str, Any]) -> _T:
     names = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for name in values:
         if name not in names:
-            raise SettingsError(f"{name}: expected a setting among {', '.join(sorted(names))}; there is none of that name")
+            raise SettingsError(
+                f"{name}: expected a setting among {', '.join(sorted(names))}; there is none of that name"
+            )
     settings = cls(**{name: _plain(value) for name, value in values.items()})
     check(settings)
     return settings

@@ -103,7 +103,8 @@ def members(config: Any, seeds: Sequence[int], sweep: Sweep) -> list[Member]:
             raise SettingsError(
                 f"sweep: expected one of {', '.join(floats)}, whose values train as one batch, found {name}"
             )
-        if not values or len(set(np.float32(values))) < len(values):  # As the agents see them.
+        as_learned = {float(np.float32(value)) for value in values}
+        if len(as_learned) < max(1, len(values)):
             found_values = ", ".join(map(str, values)) or "none"
             raise SettingsError(f"sweep: expected values of {name}, each once, found {found_values}")
     found = []
