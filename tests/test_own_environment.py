@@ -180,3 +180,37 @@ def test_the_command_line_takes_them_too(tmp_path):
     done = guidedflow("evaluate", "run", "--env", "mine:Line", "--json", cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
     assert '"policy": "actor"' in done.stdout
+
+
+class Camera(gymnasium.Env):
+    """A picture of a bright column, and one action."""
+
+    observation_space = Box(0, 255, (8, 8, 1), np.uint8)
+    action_space = Box(-1.0, 1.0, (1,))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self._steps = 0
+        return np.zeros((8, 8, 1), np.uint8), {}
+
+    def step(self, action):
+        self._steps += 1
+        return np.full((8, 8, 1), 10 * self._steps, np.uint8), 1.0, False, self._steps == 3, {}
+
+
+@pytest.mark.slow
+def test_stacked_pictures_of_a_file_are_stacked_in_the_environment_too(tmp_path):
+    frames = np.arange(12 * 64, dtype=np.uint8).reshape(12, 8, 8, 1)
+    ends = np.arange(12) % 4 == 3
+    np.savez(
+        tmp_path / "log.npz",
+        observations=frames,
+        actions=np.zeros((12, 1)),
+        rewards=np.ones(12),
+        terminals=np.zeros(12),
+        timeouts=ends,
+        frame_stack=2,
+    )
+    run = gf.train(env=Camera, dataset=tmp_path / "log.npz", run_dir=tmp_path / "run", **SMALL)
+    assert run.config.spec.observation_shape == (8, 8, 2)
+    assert [row["mean_return"] for row in run.results] == [3.0]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "temperature.py"
+pytestmark = pytest.mark.slow
 LOST = np.array([2.0, 0.6, 0.2, 0.02, 0.006, 0.0])
 
 

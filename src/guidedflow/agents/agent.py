@@ -20,9 +20,9 @@ from guidedflow.settings import InnerFraction, Positive, check
 from guidedflow.types import Batch, Spec
 
 Metrics = dict[str, Float[Array, ""]]
-Policy = Callable[[Shaped[Array, "B *obs"], PRNGKeyArray], Float[Array, "B act"]]
+Policy = Callable[[Shaped[Array, " B *obs"], PRNGKeyArray], Float[Array, "B act"]]
 """act(observations, key) -> actions in [-1, 1]. One observation is a batch of one."""
-Act = Callable[[Shaped[np.ndarray, "B *obs"], PRNGKeyArray, int], Float[np.ndarray, "B act"]]
+Act = Callable[[Shaped[np.ndarray, " B *obs"], PRNGKeyArray, int], Float[np.ndarray, "B act"]]
 """act(observations, key, call): a policy on the host, with the noise that ``key`` has for the call of that number."""
 
 _T = TypeVar("_T")

@@ -24,16 +24,24 @@ from guidedflow.training.settings import Resolved, TrainSettings, to_json
 logger = logging.getLogger("guidedflow")
 
 
+def own_environment(
+    env: Any, task: str | Path | None, dataset: Dataset | Path | str | None
+) -> tuple[Task, Dataset, DataRecord]:
+    """An environment of the user's own as a task, and the data to learn from, checked against each other."""
+    if task is not None:
+        raise SettingsError(f"env: expected none beside the task {task}, which has its own environment")
+    if dataset is None:
+        raise SettingsError("dataset: expected data to learn from beside an environment of your own, found none")
+    data, record = load_data(None, dataset, None)
+    known = environment_task(env, spec=data.spec)
+    known.suite.check(known, data.spec, "dataset" if record.source == IN_MEMORY else record.source)
+    return known, data, record
+
+
 def find_task_and_data(
-    task: str | Path | None, env: Any, dataset: Dataset | Path | str | None
+    task: str | Path | None, dataset: Dataset | Path | str | None
 ) -> tuple[Task | None, Dataset | Path | str | None]:
-    """The task, or the environment as one, and the data if it is not the task's own."""
-    if env is not None:
-        if task is not None:
-            raise SettingsError(f"env: expected none beside the task {task}, which has its own environment")
-        if dataset is None:
-            raise SettingsError("dataset: expected data to learn from beside an environment of your own, found none")
-        return environment_task(env, spec=dataset.spec if isinstance(dataset, Dataset) else None), dataset
+    """The task, and the data if it is not the task's own."""
     if task is None:
         if dataset is None:
             raise SettingsError("train: expected a task or a dataset, found neither")

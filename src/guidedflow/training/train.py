@@ -26,6 +26,7 @@ from guidedflow.training.prepare import (
     make_config,
     new_folder,
     now,
+    own_environment,
     say_before_training,
 )
 from guidedflow.training.progress import Callbacks
@@ -93,16 +94,20 @@ def train(
     """
     show_notices()
     algorithm = find_agent(agent)
-    known, dataset = find_task_and_data(task, env, dataset)
+    if run_dir is not None:
+        RunFolder(Path(run_dir)).check_new()
+    if env is not None:
+        known, data, record = own_environment(env, task, dataset)
+    else:
+        known, dataset = find_task_and_data(task, dataset)  # type: ignore[assignment]
     resolved = resolve(algorithm, preset, known, settings)
     swept = plain_sweep(sweep)
     trained = members(resolved.config, resolved.train.seeds, swept)
     check_task(algorithm, known, resolved.train)
     workers = checked_workers(workers, resolved.train)
     loggers = _loggers(wandb, loggers)
-    if run_dir is not None:
-        RunFolder(Path(run_dir)).check_new()
-    data, record = load_data(known, dataset, data_dir)
+    if env is None:
+        data, record = load_data(known, dataset, data_dir)
     algorithm.check_spec(data.spec)
     check_needs(algorithm, data)
     config = make_config(algorithm, preset, resolved, swept, data, record, known, is_own_env=env is not None)
