@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))
 
-from benchmarks import endtoend
+from benchmarks import endtoend, signals
 from benchmarks.common import OutOfMemory, apart, run
 from benchmarks.floor import gflop, matrix_products
 from guidedflow.errors import SettingsError
@@ -109,6 +109,28 @@ def test_evaluation_says_how_much_of_its_time_is_the_policys(rows):
     assert_positive(row, *rates, "seconds", "environments_seconds", "start_seconds", "compile_seconds")
     assert 0 < row["policy_share"]["median"] < 1
     assert row["steps_per_second"]["median"] == pytest.approx(200 * row["episodes_per_second"]["median"])
+
+
+@pytest.mark.slow
+def test_signals_say_how_soon_a_training_ends_and_that_it_goes_on(rows):
+    (row,) = rows("signals", "--agents", "bc", *TINY, "--no-pictures", "--rows", "2000", "--settle", "0.1")
+    assert (row["data"], row["agent"], row["exit_codes"], row["resumed"]) == ("vectors", "bc", [143], "yes")
+    assert_positive(row, "updates_per_second", "said_seconds", "ended_seconds")
+
+
+@pytest.mark.parametrize(
+    ("steps", "goes_on"),
+    [
+        ([(None, 10), (10, 20)], True),
+        ([(None, 10), (10, 20), (20, 30)], True),
+        ([(None, 10), (5, 20)], False),
+        ([(None, 10), (None, 20)], False),
+        ([(None, None), (None, 20)], False),
+    ],
+)
+def test_a_continuation_that_begins_elsewhere_is_noticed(steps, goes_on):
+    found = [signals.Interruption(began, saved, 0.1, 0.2, 143, 1.0) for began, saved in steps]
+    assert signals.went_on(found) == goes_on
 
 
 @pytest.mark.slow
