@@ -3,8 +3,8 @@
     python -m benchmarks.signals
     python -m benchmarks.signals --agents gfp bc --no-pictures
 
-Starts ``guidedflow train`` with every agent on vectors, and with GFP on pictures that stay in their file. Once updates are
-being made, SIGTERM is sent; then the run is continued, and interrupted again.
+Starts ``guidedflow train`` with every agent on vectors, and with GFP on pictures that stay in their file. Once updates
+are being made, SIGTERM is sent; then the run is continued, and interrupted again.
 
 | column | |
 |---|---|
