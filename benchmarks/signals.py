@@ -3,8 +3,8 @@
     python -m benchmarks.signals
     python -m benchmarks.signals --agents gfp bc --no-pictures
 
-Starts ``guidedflow train`` with every agent on vectors, and with GFP on pictures that stay in their file. Once updates are
-being made, SIGTERM is sent; then the run is continued, and interrupted again.
+Starts ``guidedflow train`` with every agent on vectors, and with GFP on pictures that stay in their file. Once updates
+are being made, SIGTERM is sent; then the run is continued, and interrupted again.
 
 | column | |
 |---|---|
@@ -96,8 +96,9 @@ class Training:
 
     def _read(self) -> None:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.lines.append((time.monotonic(), line.rstrip()))
+        with self.process.stdout:
+            for line in self.process.stdout:
+                self.lines.append((time.monotonic(), line.rstrip()))
 
     def find(self, pattern: re.Pattern[str]) -> tuple[float, re.Match[str]] | None:
         """The first line that a pattern is found in, and when it was printed."""
