@@ -17,6 +17,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from jaxtyping import install_import_hook
+
+SHAPE_CHECKED = ["agents", "nn", "types", "data.dataset", "data.augment", "results.statistics"]
+SHAPE_CHECKED += [f"training.{name}" for name in ("metrics", "online", "sources", "stream")]
+install_import_hook([f"guidedflow.{name}" for name in SHAPE_CHECKED], "shape_checks.checked")
 
 from guidedflow.data.dataset import Dataset
 from guidedflow.suites import generate

@@ -3,6 +3,7 @@
 import dataclasses
 import typing
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,7 +31,7 @@ def name(request):
 
 @pytest.fixture(scope="module")
 def agent(name):
-    return select(init_agents(name, [Member((), 0, small_config(name))], SPEC), 0)
+    return select(init_agents(AGENTS[name], [Member((), 0, small_config(name))], SPEC), 0)
 
 
 @pytest.fixture
@@ -87,9 +88,9 @@ def test_no_ten_lines_are_repeated_between_two_algorithms():
 
 
 def test_seeds_and_float_settings_vmap(name, batch):
-    agents = init_agents(name, [Member((), seed, small_config(name)) for seed in (0, 1)], SPEC)
+    agents = init_agents(AGENTS[name], [Member((), seed, small_config(name)) for seed in (0, 1)], SPEC)
     config = jax.tree.map(lambda leaf: leaf * jnp.array([1.0, 0.5]), agents.config)  # Two settings at once, too.
-    agents = dataclasses.replace(agents, config=config)
+    agents = eqx.tree_at(lambda agents: agents.config, agents, config)
     keys = jnp.stack([jax.random.key(5), jax.random.key(6)])
 
     def update(agent, key):

@@ -12,7 +12,7 @@ from conftest import SHARED, make_env
 from gymnasium.utils.env_checker import check_env
 
 import guidedflow as gf
-from guidedflow.data.download import D4RL_BASES, _d4rl_name, verify_hdf5
+from guidedflow.data.download import verify_hdf5
 from guidedflow.data.formats import hdf5
 from guidedflow.data.inspect import inspect
 from guidedflow.envs.wrappers import halve_margins
@@ -20,6 +20,7 @@ from guidedflow.errors import DataError, GuidedflowError, SettingsError
 from guidedflow.suites import find_task, tasks
 from guidedflow.suites.d4rl import files
 from guidedflow.suites.d4rl.antmaze import GOAL_RADIUS, MAZES
+from guidedflow.suites.d4rl.download import BASES, name_on_server
 
 needs_shared = pytest.mark.skipif(SHARED is None, reason="needs the recordings and policies of ../shared/data")
 HANDS = ("door", "hammer", "pen", "relocate")
@@ -335,14 +336,14 @@ def test_files_that_are_not_whole(tmp_path):
 
 
 def test_where_the_files_are_published():
-    names = {task.id: _d4rl_name(task.dataset) for task in tasks() if task.suite.name == "d4rl"}
+    names = {task.id: name_on_server(task.dataset) for task in tasks() if task.suite.name == "d4rl"}
     assert len(set(names.values())) == 18
     assert names["pen-cloned-v1"] == "hand_dapg_v1/pen-cloned-v1.hdf5"
     noisy = "ant_maze_v2/Ant_maze_{}_noisy_multistart_{}_multigoal_{}_sparse_fixed.hdf5"
     assert names["antmaze-umaze-v2"] == noisy.format("u-maze", "False", "False")
     assert names["antmaze-umaze-diverse-v2"] == noisy.format("u-maze", "True", "True")
     assert names["antmaze-large-play-v2"] == noisy.format("hardest-maze", "True", "False")
-    assert all(base.endswith("/") for base in D4RL_BASES)
+    assert all(base.endswith("/") for base in BASES)
 
 
 @needs_shared

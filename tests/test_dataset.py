@@ -179,8 +179,8 @@ def test_data_of_one_shape_from_two_files_shares_its_programs():
 
 def test_stacks_are_chosen_afterwards_too(own_dataset):
     assert own_dataset.with_frame_stack(2).spec.observation_shape == (8,)
-    with pytest.raises(SettingsError, match=r"arrays: frame_stack: expected 1 to 64, found 2.5"):
-        own_dataset.with_frame_stack(2.5)
+    with pytest.raises(SettingsError, match=r"arrays: frame_stack: expected 1 to 64, found 65"):
+        own_dataset.with_frame_stack(65)
 
 
 def broken(name, value):

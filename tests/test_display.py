@@ -5,6 +5,7 @@ import logging
 import math
 import subprocess
 import sys
+from unittest.mock import MagicMock
 
 import pytest
 from rich.console import Console
@@ -124,6 +125,19 @@ def test_stopping_is_said_in_the_bar_at_once_and_the_bar_goes_at_the_end():
     bar.on_end(Progress(10, 100, "finished"))
     assert found.file.getvalue().endswith("\x1b[2K")  # The bar's lines are erased.
     assert "\x1b[?25h" in found.file.getvalue()  # The cursor is shown again.
+
+
+@pytest.mark.parametrize("has_widgets", [False, True])
+def test_a_notebook_has_a_bar_or_without_ipywidgets_lines(has_widgets, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if has_widgets else None)
+    bars, printed = [], []
+    monkeypatch.setattr("guidedflow.training.display.Live", lambda *_, **options: bars.append(options) or MagicMock())
+    found = console(force_jupyter=True)
+    monkeypatch.setattr(found, "print", lambda text, **_: printed.append(text))
+    bar = ProgressBar(found)
+    for step in (0, 50):
+        bar.on_progress(Progress(step, 100, "training", step, 100 - step, 1.0, LOSSES))
+    assert (len(bars), len(printed)) == ((1, 0) if has_widgets else (0, 1))
 
 
 # ------------------------------------------------------------------------------------------------------- a pipe

@@ -19,8 +19,10 @@ from filelock import FileLock
 from rich.console import Console
 
 from guidedflow.data import download as module
-from guidedflow.data.download import OGBENCH_BASES, download, fetch_d4rl, fetch_ogbench, progress_bar, verify_npz
+from guidedflow.data.download import download, progress_bar, verify_npz
 from guidedflow.errors import DataError
+from guidedflow.suites.d4rl import download as d4rl
+from guidedflow.suites.ogbench import download as ogbench
 
 NO_WAIT = (0.0, 0.0, 0.0)
 
@@ -381,7 +383,7 @@ def test_ctrl_c_keeps_the_part(server: Server, file: Path) -> None:
 
     url = server.serves("/a", ranged(GOOD))
     with pytest.raises(KeyboardInterrupt):
-        get(file, url, progress=interrupt)
+        get(file, url, on_progress=interrupt)
     kept = part_of(file).stat().st_size
     assert not file.exists()
     assert 0 < kept < len(GOOD)
@@ -449,19 +451,20 @@ def test_two_processes_download_once(server: Server, file: Path) -> None:
 
 
 def test_a_lock_that_its_holder_removed_is_no_lock(server: Server, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first holder removes its lock, and a second one makes a new one: the download waits for that as well."""
+    """While the download waits for a lock, another one takes its place: it waits for that as well."""
     waiting = threading.Event()
     monkeypatch.setattr(module._LOG, "warning", lambda *_: waiting.set())
     lock = file.with_name(file.name + ".lock")
     file.parent.mkdir()
     url = server.serves("/a", ranged(GOOD))
     thread = threading.Thread(target=get, args=(file, url))
-    first, second = FileLock(lock), FileLock(lock)
-    with first:
+    other = lock.with_name("other.lock")
+    second = FileLock(other)
+    with FileLock(lock):
         thread.start()
         assert waiting.wait(10)
-        lock.unlink()
-        second.acquire(blocking=False)
+        second.acquire()
+        other.replace(lock)
     thread.join(0.5)
     assert thread.is_alive()
     assert not server.log
@@ -502,11 +505,11 @@ def test_fetch_ogbench(server: Server, tmp_path: Path, capsys: pytest.CaptureFix
     server.serves("/mirror/cube-single-noisy-v0.npz", ranged(GOOD))
     server.serves("/mirror/cube-single-noisy-v0-val.npz", ranged(GOOD))
     bases = [f"http://127.0.0.1:{server.server_port}/{host}/" for host in ("authors", "mirror")]
-    paths = fetch_ogbench("cube-single-noisy", tmp_path, bases=bases, show=True)
+    paths = ogbench.fetch("cube-single-noisy", tmp_path, bases=bases, show=True)
     assert paths == (tmp_path / "cube-single-noisy-v0.npz", tmp_path / "cube-single-noisy-v0-val.npz")
     assert all(path.read_bytes() == GOOD for path in paths)
     assert "cube-single-noisy-v0-val.npz" in capsys.readouterr().out
-    fetch_ogbench("cube-single-noisy", tmp_path, bases=bases, show=True)
+    ogbench.fetch("cube-single-noisy", tmp_path, bases=bases, show=True)
     assert capsys.readouterr().out == ""
     assert len(server.log) == 4
 
@@ -521,14 +524,14 @@ def test_fetch_d4rl(server: Server, tmp_path: Path) -> None:
     server.serves("/a/hand_dapg_v1/door-human-v1.hdf5", ranged(good))
     server.serves("/a/hand_dapg_v1/pen-human-v1.hdf5", whole(good[: len(good) // 2]))
     bases = [f"http://127.0.0.1:{server.server_port}/a/"]
-    assert fetch_d4rl("door-human-v1", tmp_path, bases=bases).read_bytes() == good
+    assert d4rl.fetch("door-human-v1", tmp_path, bases=bases).read_bytes() == good
     with pytest.raises(DataError, match=r"pen-human-v1.hdf5: not downloaded: .*expected a whole HDF5 file"):
-        fetch_d4rl("pen-human-v1", tmp_path, bases=bases)
+        d4rl.fetch("pen-human-v1", tmp_path, bases=bases)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["door-human-v1.hdf5", "good.hdf5"]
 
 
 def test_the_public_bases_join_with_a_file_name() -> None:
-    assert all(base.startswith("https://") and base.endswith("/") for base in OGBENCH_BASES)
+    assert all(base.startswith("https://") and base.endswith("/") for base in ogbench.BASES)
 
 
 def test_the_bar_shows_bytes_and_restarts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+import guidedflow as gf
 from guidedflow import opengl
 from guidedflow.envs.vector import Outcome, Reset, VectorEnv
 from guidedflow.opengl import gl_backend
@@ -114,9 +115,18 @@ def test_every_ogbench_task_has_its_environment_and_a_default():
 
 
 def test_success_timing_post_is_the_default_and_speaks_of_the_state_after_the_step():
-    env = make_env(TASK)
-    assert env.unwrapped._success_timing == "post"
-    assert make_env(TASK, success_timing="pre").unwrapped._success_timing == "pre"
+    solved = {}
+    for timing, options in {
+        "default": {},
+        "post": {"success_timing": "post"},
+        "pre": {"success_timing": "pre"},
+    }.items():
+        env = make_env(TASK, **options)
+        env.reset(seed=0)
+        data = env.unwrapped._data
+        data.joint("object_joint_0").qpos[:3] = data.mocap_pos[0]  # The first step ends in a solved state.
+        solved[timing] = bool(env.step(np.zeros(5, np.float32))[4]["success"])
+    assert solved == {"default": True, "post": True, "pre": False}
 
 
 def test_workers_see_what_one_environment_sees_without_opengl():
@@ -141,11 +151,11 @@ def test_a_failing_environment_says_so():
 
 
 def test_a_killed_worker_says_so():
-    vector = vector_env(1, 1)
-    os.kill(vector._workers[0]._process.pid, 9)
-    with pytest.raises(RuntimeError, match="ended unexpectedly, exit code -9"):
+    def suicide():
+        os.kill(os.getpid(), 9)
+
+    with VectorEnv(suicide, slots=1, workers=1) as vector, pytest.raises(gf.WorkerDied, match="exit code -9"):
         vector.exchange([Reset(1)])
-    vector.close()
 
 
 @pytest.mark.skipif(gl_backend() is None, reason="videos need EGL (libegl1, libgl1-mesa-dri) or OSMesa (libosmesa6)")

@@ -1,11 +1,11 @@
 """GFP against NumPy float64 code that was written from docs/algorithms.md without sight of the package."""
 
+import dataclasses
 import itertools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from bridge import (
     SPEC,
@@ -178,8 +178,8 @@ def test_guidance_is_stable_at_tiny_eta_and_absent_at_zero():
 
 def test_policies_stay_in_the_action_box_and_the_flow_is_the_oracles():
     agent = GFP.init(GFPConfig(hidden=(16, 12), flow_steps=7), SPEC, jax.random.key(0))
-    agent = GFP(agent.config, perturbed(agent.networks, 0, 0.5), agent.target_critic, optax.EmptyState())
-    s = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
+    agent = dataclasses.replace(agent, networks=perturbed(agent.networks, 0, 0.5))
+    s = jnp.asarray(np.random.default_rng(0).normal(size=(20, 6)), jnp.float32)
     key = jax.random.key(3)
     z = np.asarray(jax.random.normal(key, (20, 3)))
     policies = agent.policies()

@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from bridge import (
@@ -281,7 +282,7 @@ def test_ifql():
 
 def test_the_gaussian_of_iql_starts_near_zero_and_acts_with_its_mode():
     agent = AGENTS["iql"].init(iql.IQLConfig(hidden=(16, 12)), SPEC, jax.random.key(0))
-    actions = agent.policies()["actor"](BATCH.observations.astype(np.float32), jax.random.key(0))
+    actions = agent.policies()["actor"](jnp.asarray(BATCH.observations, jnp.float32), jax.random.key(0))
     bound = oracle_nn.initial_bound(12, SPEC.action_size, 0.01)
     assert np.abs(np.asarray(agent.networks.actor.net.weights[-1])).max() <= bound
     mode = iql_oracle.mode(to_oracle(agent.networks.actor.net), BATCH.observations)

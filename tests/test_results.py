@@ -249,6 +249,7 @@ def test_runs_in_an_environment_of_ones_own_are_shown_without_published_figures(
     assert cell.figure.limits == (-math.inf, math.inf)
     assert cell.tasks == ("Pendulum-v1 from own.npz",)
     assert report.statistics.methods == ()
+    assert "published" not in shown_on_a_terminal(as_terminal(report.table)).splitlines()[2]
 
 
 def test_an_algorithm_of_ones_own_is_read_without_importing_it(tmp_path):
@@ -627,11 +628,17 @@ def test_compare_of_a_single_seed_says_that_there_is_no_test(tmp_path):
 def test_compare_refuses_what_cannot_be_compared(tmp_path):
     write_run(tmp_path / "a", CUBES[0], seeds=(0,))
     write_run(tmp_path / "b", CUBES[1], seeds=(0,))
-    write_run(tmp_path / "c", CUBES[0], seeds=(1,))
     with pytest.raises(RunError, match="expected two runs of one task or environment, found"):
         gf.compare(tmp_path / "a", tmp_path / "b")
-    with pytest.raises(RunError, match="expected a policy and a seed"):
-        gf.compare(tmp_path / "a", tmp_path / "c")
+
+
+def test_compare_shows_settings_where_no_score_can_be_paired(tmp_path):
+    write_run(tmp_path / "a", CUBES[0], seeds=(0,))
+    write_run(tmp_path / "b", CUBES[0], seeds=(1,), alpha=3.0)
+    found = gf.compare(tmp_path / "a", tmp_path / "b")
+    assert ("alpha", "10", "3") in found.differences
+    assert found.results == ()
+    assert found.notes == ("no policy, seed and swept value that both runs have, so there is no result to compare",)
 
 
 def test_compare_shows_lists_as_lists_and_networks_as_sizes(tmp_path):

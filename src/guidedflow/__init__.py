@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from guidedflow.training.fit import fit as fit
     from guidedflow.training.fit import make_agent as make_agent
     from guidedflow.training.progress import Progress as Progress
-    from guidedflow.training.train import Run as Run
+    from guidedflow.training.run import Run as Run
     from guidedflow.training.train import resume as resume
     from guidedflow.training.train import train as train
 
@@ -51,7 +51,7 @@ _HOMES = {
     "Interrupted": "errors",
     "Policy": "deploy.policy",
     "Progress": "training.progress",
-    "Run": "training.train",
+    "Run": "training.run",
     "RunConfig": "runs.config",
     "RunError": "errors",
     "RunFolder": "runs.folder",

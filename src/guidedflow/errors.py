@@ -39,6 +39,3 @@ class Interrupted(GuidedflowError):
 
     def __reduce__(self) -> tuple[type, tuple[Path, int, int]]:
         return type(self), (self.path, self.step, self.signal_number)
-
-
-UserError = GuidedflowError

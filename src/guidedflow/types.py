@@ -165,10 +165,10 @@ class Batch(NamedTuple):
     the row holds an unrelated action.
     """
 
-    observations: Shaped[Array, "B *obs"]
+    observations: Shaped[Array, " B *obs"]
     actions: Float[Array, "B act"]
     rewards: Float[Array, " B"]
-    next_observations: Shaped[Array, "B *obs"]
+    next_observations: Shaped[Array, " B *obs"]
     masks: Float[Array, " B"]
     next_actions: Float[Array, "B act"]
     next_action_valid: Bool[Array, " B"]

@@ -14,15 +14,15 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree, Shaped
 
-from guidedflow.errors import UserError
+from guidedflow.errors import DataError
 from guidedflow.nn.critic import Critic
 from guidedflow.settings import InnerFraction, Positive, check
 from guidedflow.types import Batch, Spec
 
 Metrics = dict[str, Float[Array, ""]]
-Policy = Callable[[Shaped[Array, "B *obs"], PRNGKeyArray], Float[Array, "B act"]]
+Policy = Callable[[Shaped[Array, " B *obs"], PRNGKeyArray], Float[Array, "B act"]]
 """act(observations, key) -> actions in [-1, 1]. One observation is a batch of one."""
-Act = Callable[[Shaped[np.ndarray, "B *obs"], PRNGKeyArray, int], Float[np.ndarray, "B act"]]
+Act = Callable[[Shaped[np.ndarray, " B *obs"], PRNGKeyArray, int], Float[np.ndarray, "B act"]]
 """act(observations, key, call): a policy on the host, with the noise that ``key`` has for the call of that number."""
 
 _T = TypeVar("_T")
@@ -85,7 +85,7 @@ class Agent(eqx.Module):
         """A fresh agent for observations and actions of the given shapes.
 
         Raises:
-            UserError: a setting is outside its range, or the shapes are none that it can learn from; the message
+            SettingsError, DataError: a setting is outside its range, or the shapes are none that it can learn from; it
                 names them.
         """
         check(config)
@@ -94,10 +94,10 @@ class Agent(eqx.Module):
 
     @classmethod
     def check_spec(cls, spec: Spec) -> None:
-        """Raise UserError unless networks can be made for these shapes."""
+        """Raise DataError unless networks can be made for these shapes."""
         pictures = len(spec.observation_shape) == 3 and spec.observation_dtype == np.uint8
         if len(spec.observation_shape) != 1 and not pictures:
-            raise UserError(
+            raise DataError(
                 "observations: expected a vector a step, shape (N, d), or a picture, uint8 of shape (N, height, width, "
                 f"channels), found {spec.observation_dtype} of shape (N, {', '.join(map(str, spec.observation_shape))})"
             )

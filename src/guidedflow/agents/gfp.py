@@ -78,7 +78,7 @@ def critic_target(
     s_next = batch.next_observations
     s_vabc = s_next if config.vabc_target_at == "next" else batch.observations
     a_theta = jnp.clip(networks.actor(s_next, z), -1.0, 1.0)
-    q_theta = q_omega = jnp.zeros(())
+    q_theta = q_omega = jnp.zeros_like(batch.rewards)
     if config.target_agg != "vabc":
         q_theta = aggregate(target_critic(s_next, a_theta), config.q_agg)
     if config.target_agg != "actor":

@@ -59,7 +59,7 @@ def total_loss(
 def best_of(
     flow: VelocityField,
     critic: Critic,
-    observations: Shaped[Array, "B *obs"],
+    observations: Shaped[Array, " B *obs"],
     noise: Float[Array, "N B act"],
     flow_steps: int,
 ) -> Float[Array, "B act"]:

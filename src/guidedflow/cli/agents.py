@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from guidedflow.cli.show import print_columns
+
 
 @dataclasses.dataclass(frozen=True)
 class Agents:
@@ -11,8 +13,15 @@ class Agents:
         """Print a line an algorithm."""
         from guidedflow.agents import AGENTS
 
-        print(f"{'agent':8} {'policies':13} {'learns from':23} {'online':7} paper")
-        for name, agent in AGENTS.items():
-            policies, online = ", ".join(agent.policy_names), "yes" if agent.goes_online else "no"
-            print(f"{name:8} {policies:13} {agent.needs:23} {online:7} {agent.paper}")
+        rows = [
+            {
+                "agent": name,
+                "policies": ", ".join(agent.policy_names),
+                "learns from": agent.needs,
+                "online": "yes" if agent.goes_online else "no",
+                "paper": agent.paper,
+            }
+            for name, agent in AGENTS.items()
+        ]
+        print_columns(rows, left_out=("online", "learns from"), folds=24)
         return 0

@@ -3,6 +3,7 @@
 import difflib
 import errno
 import gc
+import io
 import os
 import signal
 import sys
@@ -25,6 +26,7 @@ from guidedflow.cli.tasks import Tasks
 from guidedflow.cli.train import Train, with_settings
 from guidedflow.errors import GuidedflowError, SettingsError
 from guidedflow.notices import logger, show_notices
+from guidedflow.processes import RemoteTraceback
 
 # Heavy libraries are imported by the commands that use them: `guidedflow --help` must not wait for JAX.
 
@@ -51,6 +53,9 @@ _PACKAGE = Path(__file__).parents[1]
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one command and exit."""
     words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # What a terminal's encoding lacks is shown as a question mark.
     warnings.showwarning = _show_warning
     show_notices(always=True)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -63,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Or Python complains while it exits.
         sys.exit(141)
     except OSError as error:
-        if (error.filename is None and error.errno not in _FULL) or _is_foreign(error):
+        if error.errno not in _FULL and (error.filename is None or _is_foreign(error)):
             raise  # Not about a file, or not about one of ours: its traceback is wanted.
         sys.exit(_fail(f"{error.filename or 'output'}: cannot be read or written: {error.strerror}"))
     except KeyboardInterrupt:
@@ -78,9 +83,11 @@ def _run(words: list[str]) -> int:
         return 0
     if words in ([], ["help"], ["data"], ["data", "help"]):
         words = [*(word for word in words if word == "data"), "--help"]
-    gc.disable()  # What is imported stays: collecting in between only takes time, a third of what importing JAX takes.
-    command = parse(words)
-    gc.enable()
+    gc.disable()  # What is imported stays: looking for garbage meanwhile is a quarter of the time that it takes.
+    try:
+        command = parse(words)
+    finally:
+        gc.enable()
     return command()
 
 
@@ -142,7 +149,7 @@ def _is_foreign(error: BaseException) -> bool:
     """Whether the code that failed, or asked a library for what failed, is neither this package nor a library."""
     libraries = [_PACKAGE, *(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib"))]
     files = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
-    return error.__cause__ is not None or any(
+    return isinstance(error.__cause__, RemoteTraceback) or any(
         file.exists() and not any(file.is_relative_to(folder) for folder in libraries) for file in files
     )
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from tyro.conf import Positional
 
-from guidedflow.cli.show import Flag, optional, print_json
+from guidedflow.cli.show import Flag, optional, print_fitting, print_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,5 +31,5 @@ class Compare:
             rows = {name: [row._asdict() for row in getattr(comparison, name)] for name in ("differences", "results")}
             print_json({**rows, "notes": comparison.notes})
         else:
-            make_console().print(as_terminal(comparison, (str(self.run_a), str(self.run_b))))
+            print_fitting(make_console(), as_terminal(comparison, (str(self.run_a), str(self.run_b))))
         return 0

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from tyro.conf import Positional
 
-from guidedflow.cli.show import NEW_DATA_DIR, WORKERS, EpisodeBar, optional
+from guidedflow.cli.show import NEW_DATA_DIR, WORKERS, CountBar, optional
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Generate:
         import guidedflow as gf
 
         asked: dict[str, Any] = {"policy": self.policy, "stand_in": self.stand_in}
-        with EpisodeBar() as bar:
+        with CountBar("episodes") as bar:
             paths = gf.generate(
                 self.dataset,
                 data_dir=self.data_dir,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional
 
-from guidedflow.cli.show import DATA_DIR, Flag, optional, print_json
+from guidedflow.cli.show import DATA_DIR, Flag, optional, print_fitting, print_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ def _print(found: Any) -> None:
     for field in found.fields:
         low, high = ("" if value is None else f"{value:.4g}" for value in (field.low, field.high))
         table.add_row(field.name, str(field.shape), field.dtype, low, high)
-    console.print(table)
+    print_fitting(console, table)
     for line in _lines(found):
         console.print(line, soft_wrap=True)
     for problem in found.problems:

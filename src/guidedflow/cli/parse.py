@@ -3,11 +3,12 @@
 import contextlib
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import tyro
 from tyro import _errors as events  # Private in tyro: hence the narrow range of its versions in pyproject.toml.
@@ -15,7 +16,6 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 
 from guidedflow.errors import SettingsError
 
-_T = TypeVar("_T", int, float)
 _NUMBERS = (int, float)
 
 
@@ -43,7 +43,7 @@ def number(text: str) -> float:
         value = float(text)
     except ValueError:
         raise ValueError(f"expected a number, found {text!r}") from None
-    if value - value:  # Infinity or NaN: the difference is NaN, which counts as true.
+    if not math.isfinite(value):
         raise ValueError(f"expected a finite number, found {text!r}")
     return value
 

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 
 from tyro.conf import Positional
 
-from guidedflow.cli.show import optional
+from guidedflow.cli.show import CountBar, optional, print_fitting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,8 +26,9 @@ class Report:
         from guidedflow.results.rendering import as_terminal
         from guidedflow.training.display import make_console
 
-        report = gf.report(self.runs, self.out)
+        with CountBar("runs and pictures") as bar:
+            report = gf.report(self.runs, self.out, on_progress=bar)
         console = make_console()
-        console.print(as_terminal(report.table))
+        print_fitting(console, as_terminal(report.table))
         console.print(f"report: {report.path / 'index.html'}", soft_wrap=True)
         return 0

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional
 
-from guidedflow.cli.show import DATA_DIR, Flag, optional, print_json
+from guidedflow.cli.show import DATA_DIR, Flag, optional, print_columns, print_json
 from guidedflow.errors import SettingsError
 
 
@@ -36,13 +36,19 @@ class Tasks:
         if self.json:
             print_json([_as_json(task) | {"here": here} for task, here in rows])
             return 0
-        print(f"{'task':50} {'observation':11} {'action':6} {'score':7} {'data':7} {'environment':42} category")
-        for task, here in rows:
-            shape = "x".join(map(str, task.observation_shape))
-            print(
-                f"{task.id:50} {shape:>11} {task.action_size:6} {task.scored_by:7} {'here' if here else '-':7} "
-                f"{task.environment:42} {task.category}"
-            )
+        table = [
+            {
+                "task": task.id,
+                "observation": "x".join(map(str, task.observation_shape)),
+                "action": str(task.action_size),
+                "score": task.scored_by,
+                "data": "here" if here else "-",
+                "environment": task.environment,
+                "category": task.category,
+            }
+            for task, here in rows
+        ]
+        print_columns(table, left_out=("environment", "category", "observation", "action", "score", "data"))
         return 0
 
 

@@ -65,12 +65,13 @@ def with_settings(argv: Sequence[str]) -> type:
     from guidedflow.training.settings import TrainSettings, resolve
 
     agent, preset = _agent(argv), value_of(argv, "preset")
+    algorithm = find_agent(agent)
     # The defaults that --help shows are the preset's, without a task's tuned row.
-    resolved = resolve(find_agent(agent), "quick" if preset == "quick" else "published", None, {})
+    resolved = resolve(algorithm, "quick" if preset == "quick" else "published", None, {})
     groups: list[tuple[str, Any, Any]] = [
         ("run", Annotated[OmitArgPrefixes[Train], tyro.conf.arg(help="What to learn, and where.")], Train()),
         ("settings", OmitArgPrefixes[TrainSettings], resolved.train),
-        (agent.rpartition(":")[2], OmitArgPrefixes[type(resolved.config)], resolved.config),  # type: ignore[misc]
+        (algorithm.__name__, OmitArgPrefixes[algorithm.config_class], resolved.config),  # type: ignore[misc, name-defined]
     ]
 
     def call(command: Any) -> int:

@@ -1,1 +1,1 @@
-"""Files in, checked arrays out: one reader per format, the scripted data makers and the downloader."""
+"""Training data: its formats, its checks, the container that is sampled from, conversion, inspection, downloads."""

@@ -1,4 +1,4 @@
-"""The user's own data as one file that trains: from arrays, a D4RL-style HDF5, a Minari set, a folder of episodes."""
+"""The user's own data as one file that trains: from arrays, an npz or HDF5 file, a Minari set, a folder of episodes."""
 
 import importlib.metadata
 import json
@@ -14,7 +14,7 @@ from guidedflow.data.formats import SUFFIXES, Format, Recording, find_format, is
 from guidedflow.data.formats.format import OPTIONAL, REQUIRED, current_names
 from guidedflow.errors import DataError, SettingsError
 from guidedflow.files import whole_file
-from guidedflow.types import ActionRange, ObservationKeys, flattened, named
+from guidedflow.types import ActionRange, ObservationKeys, Spec, flattened, named
 
 Bound = int | float | Sequence[int | float] | np.ndarray
 EPISODE_REQUIRED = ("observations", "actions")
@@ -32,12 +32,12 @@ def convert(
     """Make a file that ``train`` and ``load_dataset`` take from data of your own (docs/data.md).
 
     Args:
-        source: arrays by name; or a path: an npz of such arrays; an HDF5 file as D4RL's; a Minari data set's folder,
-            in which ``data`` lies; or a folder of episodes, each an npz or HDF5 file, taken in the order of their
-            names. The fields are those of ``Dataset.from_arrays``. Dictionary observations are a mapping, a group, or
-            entries named ``observations/NAME``. An episode has T actions and rewards, T observations or T + 1, and
-            optionally ``terminals`` and ``timeouts`` (T,) or a single flag ``terminated``; it counts as cut off if
-            none of them says that it terminated.
+        source: arrays by name; or a path: an npz or HDF5 file of such arrays; a Minari data set's folder, in which
+            ``data`` lies; or a folder of episodes, each an npz or HDF5 file, taken in the order of their names. The
+            fields are those of ``Dataset.from_arrays``. Dictionary observations are a mapping, a group, or
+            entries named ``observations/NAME``. An episode has T actions, T observations or T + 1, and optionally T
+            ``rewards``, ``terminals`` and ``timeouts``, or a single flag ``terminated``; it counts as cut off if none
+            of them says that it terminated.
         output: the new npz file.
         observation_keys: the order in which the entries of dictionary observations make one vector, each flattened
             first; entries that are not named are left out. A nested entry is ``OUTER/INNER``.
@@ -73,17 +73,21 @@ def convert(
     fields["frame_stack"] = frame_stack
     name = "arrays" if isinstance(source, Mapping) else str(source)
     spec = Dataset.from_arrays(**fields, source=name).spec
-    metadata = {
-        "generator": "guidedflow",
-        "command": "data convert",
-        "source": Path(name).absolute().name,
-        "versions": {name: importlib.metadata.version(name) for name in ("guidedflow", "numpy")},
-        "spec": spec._replace(observation_keys=keys, action_range=bounds).to_json(),
-    }
+    metadata = _metadata(name, spec._replace(observation_keys=keys, action_range=bounds))
     output.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(output) as file:
         np.savez(file, **fields, metadata=np.array(json.dumps(metadata)))  # Not compressed: it is read much faster.
     return output
+
+
+def _metadata(source: str, spec: Spec) -> dict[str, Any]:
+    return {
+        "generator": "guidedflow",
+        "command": "data convert",
+        "source": Path(source).absolute().name,
+        "versions": {name: importlib.metadata.version(name) for name in ("guidedflow", "numpy")},
+        "spec": spec.to_json(),
+    }
 
 
 def _new_file(output: Any) -> Path:

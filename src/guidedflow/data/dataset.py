@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -50,13 +50,13 @@ def _stacked(frames: Shaped[Rows, "B stack *axes channels"]) -> Shaped[Array, "B
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Source:
+class Origin:
     """Where data comes from. Two are always equal: what differs in it alone shares its compiled programs."""
 
     name: str
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Source)
+        return isinstance(other, Origin)
 
     def __hash__(self) -> int:
         return 0
@@ -66,14 +66,17 @@ class Source:
 
 
 class Dataset(eqx.Module):
-    """N recorded steps in recording order, of which M can be sampled as transitions.
+    """N recorded steps in recording order, of which ``len(dataset)`` can be sampled as transitions.
 
-    The next observation and next action of a row are the following row's, so nothing is stored twice. A row that
-    only serves as another's next observation is not among ``transitions``; neither is an episode's last row, unless
-    it ends in a terminal state, where no next observation is needed because its mask is 0.
+    Made by ``Dataset.from_arrays``, ``guidedflow.load_dataset`` or a suite. It is a frozen pytree; ``sample`` is pure
+    and compiles into a training step.
+
+    The next observation and next action of a row are the following row's, so nothing is stored twice. A row that only
+    serves as another's next observation is not among ``transitions``; neither is an episode's last row, unless it ends
+    in a terminal state, where no next observation is needed because its mask is 0.
     """
 
-    observations: Shaped[Rows, "N *obs"]
+    observations: Shaped[Rows, " N *obs"]
     actions: Float[Rows, "N act"]
     rewards: Float[Rows, " N"]
     masks: Float[Rows, " N"]
@@ -92,7 +95,7 @@ class Dataset(eqx.Module):
     """As in ``Spec``; the actions here are in [-1, 1] already."""
     has_rewards: bool = eqx.field(static=True, default=True)
     """False: nobody recorded rewards, and those above are all 0."""
-    source: Source = eqx.field(static=True, default=Source("arrays"))
+    source: Origin = eqx.field(static=True, default=Origin("arrays"))
     """Where the data comes from, a file's name for instance."""
 
     @classmethod
@@ -191,7 +194,7 @@ class Dataset(eqx.Module):
             is_transition=is_transition,
             frame_stack=frame_stack,
             has_rewards=rewards is not None,
-            source=Source(source),
+            source=Origin(source),
         )
 
     def with_frame_stack(self, frame_stack: int) -> "Dataset":
@@ -227,24 +230,24 @@ class Dataset(eqx.Module):
         """B transitions, drawn uniformly with replacement. Pure, and made to be compiled into a training step."""
         return self.rows(self.transitions[sample_indices(key, self.size, batch_size)])
 
-    def rows(self, rows: Int[Rows, " B"]) -> Batch:
+    def rows(self, rows: Int[Rows, " B"] | Sequence[int]) -> Batch:
         """The transitions that start at the given rows."""
         return self.window(rows).batch()
 
-    def window(self, rows: Int[Rows, " B"]) -> Window:
+    def window(self, rows: Int[Rows, " B"] | Sequence[int]) -> Window:
         """The transitions that start at the given rows, gathered where the rows are: on the device or on the host."""
         xp: Any = jnp if isinstance(rows, Array) else np
-        rows = xp.asarray(rows)
-        following = xp.minimum(rows + 1, self.episode_ends[rows])
-        stack = rows[:, None] + xp.arange(1 - self.frame_stack, 1)
-        stack = xp.maximum(stack, self.episode_starts[rows][:, None])
+        at = xp.asarray(rows)
+        following = xp.minimum(at + 1, self.episode_ends[at])
+        stack = at[:, None] + xp.arange(1 - self.frame_stack, 1)
+        stack = xp.maximum(stack, self.episode_starts[at][:, None])
         return Window(
             frames=self.observations[xp.concatenate([stack, following[:, None]], axis=1)],
-            actions=self.actions[rows],
-            rewards=self.rewards[rows],
-            masks=self.masks[rows],
+            actions=self.actions[at],
+            rewards=self.rewards[at],
+            masks=self.masks[at],
             next_actions=self.actions[following],
-            next_action_valid=(following > rows) & self.is_transition[following],
+            next_action_valid=(following > at) & self.is_transition[following],
         )
 
     def to_device(self) -> "Dataset":

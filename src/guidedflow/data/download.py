@@ -22,19 +22,7 @@ from filelock import FileLock, Timeout
 
 from guidedflow.errors import DataError
 
-# The authors' server, then the mirror. The mirror has its files at the top level under the same names:
-# public scripts fetch "<dataset>-v0.npz" from it, and report cube-double-play byte-identical on the two.
-OGBENCH_BASES: tuple[str, ...] = (
-    "https://rail.eecs.berkeley.edu/datasets/ogbench/",
-    "https://huggingface.co/datasets/zhouzypaul/ogbench_datasets/resolve/main/",
-)
-
-D4RL_BASES: tuple[str, ...] = ("http://rail.eecs.berkeley.edu/datasets/offline_rl/",)
-_D4RL_MAZES = {"umaze": "u-maze", "medium": "big-maze", "large": "hardest-maze"}
-# Whether starts and goals vary in a recording of each kind; plain umaze is one of its own.
-_D4RL_VARIED = {"umaze": (False, False), "play": (True, False), "diverse": (True, True)}
-
-Progress = Callable[[int, int | None], None]
+OnProgress = Callable[[int, int | None], None]
 """Called with the bytes on disk so far and the file's size in bytes (None where the server does not say)."""
 
 _CHUNK = 2**18
@@ -95,7 +83,7 @@ def download(
     destination: Path,
     *,
     verify: Callable[[Path], None],
-    progress: Progress | None = None,
+    on_progress: OnProgress | None = None,
     timeout: float = 30.0,
     pauses: Sequence[float] = (1.0, 2.0, 4.0, 8.0),
 ) -> Path:
@@ -109,7 +97,7 @@ def download(
         urls: where the same file is published, in order of preference.
         destination: the final path; missing folders are made.
         verify: raises `DataError` for a file that is not what it should be.
-        progress: told of the bytes received; an exception that it raises stops the download.
+        on_progress: called with the bytes received; an exception that it raises stops the download.
         timeout: seconds without a byte after which a connection counts as broken.
         pauses: seconds before each further try of a URL whose transfer broke; as many tries as pauses.
 
@@ -128,7 +116,7 @@ def download(
         failures = []
         for url in sorted(urls, key=lambda url: begun is None or url != begun.url):
             try:
-                _fetch(url, part, progress or (lambda received, total: None), timeout, pauses)
+                _fetch(url, part, on_progress or (lambda received, total: None), timeout, pauses)
                 _check(part, verify)
             except _Unusable as error:
                 failures.append(f"{url}: {error}")
@@ -142,58 +130,15 @@ def download(
         raise DataError(f"{destination}: not downloaded: {reasons}; {advice}")
 
 
-def fetch_d4rl(dataset: str, directory: Path, *, bases: Sequence[str] = D4RL_BASES, show: bool = False) -> Path:
-    """Fetch a D4RL data set, ``door-human-v1`` for instance, and return its path.
-
-    Raises:
-        DataError, OSError: as in `download`.
-    """
-    path, name = directory / f"{dataset}.hdf5", _d4rl_name(dataset)
-    with progress_bar(path.name) if show and not path.exists() else nullcontext() as progress:
-        return download([base + name for base in bases], path, verify=verify_hdf5, progress=progress)
-
-
-def _d4rl_name(dataset: str) -> str:
-    if not dataset.startswith("antmaze-"):
-        return f"hand_dapg_v1/{dataset}.hdf5"
-    _, maze, *kind = dataset.removesuffix("-v2").split("-")
-    start, goal = _D4RL_VARIED[kind[0] if kind else maze]
-    return f"ant_maze_v2/Ant_maze_{_D4RL_MAZES[maze]}_noisy_multistart_{start}_multigoal_{goal}_sparse_fixed.hdf5"
-
-
-def fetch_ogbench(
-    dataset: str,
-    directory: Path,
-    *,
-    bases: Sequence[str] = OGBENCH_BASES,
-    show: bool = False,
-) -> tuple[Path, Path]:
-    """Fetch those of an OGBench dataset's two files that are not there yet: training and validation.
-
-    Args:
-        dataset: its name without version, "cube-single-noisy" for instance.
-        directory: where the files go.
-        bases: base URLs, each ending in a slash, in order of preference.
-        show: draw a progress bar for each file on the terminal.
-
-    Returns:
-        The paths of `<dataset>-v0.npz` and `<dataset>-v0-val.npz`.
-
-    Raises:
-        DataError, OSError: as in `download`.
-    """
-
-    def fetch(name: str) -> Path:
-        path, urls = directory / name, [base + name for base in bases]
-        with progress_bar(name) if show and not path.exists() else nullcontext() as progress:
-            return download(urls, path, verify=verify_npz, progress=progress)
-
-    return fetch(f"{dataset}-v0.npz"), fetch(f"{dataset}-v0-val.npz")
+def fetch(urls: Sequence[str], path: Path, *, verify: Callable[[Path], None], show: bool = False) -> Path:
+    """`download`, with a progress bar on the terminal if `show` is given and the file is not there yet."""
+    with progress_bar(path.name) if show and not path.exists() else nullcontext() as bar:
+        return download(urls, path, verify=verify, on_progress=bar)
 
 
 @contextmanager
-def progress_bar(label: str) -> Iterator[Progress]:
-    """A terminal bar with bytes, speed and time left, to be given to `download` as `progress`."""
+def progress_bar(label: str) -> Iterator[OnProgress]:
+    """A terminal bar with bytes, speed and time left, to be given to `download` as `on_progress`."""
     numbers = bars.DownloadColumn(), bars.TransferSpeedColumn(), bars.TimeRemainingColumn()
     with bars.Progress("{task.description}", bars.BarColumn(), *numbers) as bar:
         task = bar.add_task(label, total=None)
@@ -254,13 +199,13 @@ def _length(archive: zipfile.ZipFile, member: str) -> int:
     return shape[0]
 
 
-def _fetch(url: str, part: Path, progress: Progress, timeout: float, pauses: Sequence[float]) -> None:
+def _fetch(url: str, part: Path, on_progress: OnProgress, timeout: float, pauses: Sequence[float]) -> None:
     """Bring `part` to its full size from one URL, resuming a broken transfer after each pause."""
     waits = iter(pauses)
     answered = False
     while True:
         try:
-            return _receive(url, part, progress, timeout)
+            return _receive(url, part, on_progress, timeout)
         except _Broken as error:
             # A server that is down costs one timeout before the next one's turn, not five.
             answered = answered or not isinstance(error, _Unreachable)
@@ -270,7 +215,7 @@ def _fetch(url: str, part: Path, progress: Progress, timeout: float, pauses: Seq
             time.sleep(wait)
 
 
-def _receive(url: str, part: Path, progress: Progress, timeout: float) -> None:
+def _receive(url: str, part: Path, on_progress: OnProgress, timeout: float) -> None:
     """One request: append the missing bytes to `part`, or write it anew where it cannot be resumed."""
     begun = _Source.load(part)
     offset = part.stat().st_size if begun and begun.url == url else 0
@@ -296,11 +241,11 @@ def _receive(url: str, part: Path, progress: Progress, timeout: float) -> None:
                 # After the truncation: a crash in between must not pair the new record with the old bytes.
                 _beside(part, ".json").write_text(json.dumps(asdict(source)))
                 offset = 0
-            progress(offset, total)
+            on_progress(offset, total)
             while chunk:
                 _write_all(file, chunk)
                 offset += len(chunk)
-                progress(offset, total)
+                on_progress(offset, total)
                 chunk = _read(response)
             os.fsync(file.fileno())
     if total is not None and offset != total:

@@ -48,12 +48,12 @@ class Policy:
                 raise SettingsError(f"observation: expected shape {self.spec.observation_shape}, found a dictionary")
             observation = flattened(observation, self.spec.observation_keys, "observation")
         try:
-            observations = np.asarray(observation)
-            if self.spec.observation_dtype == np.uint8 and observations.dtype != np.uint8:
-                raise SettingsError(f"observation: expected a picture of uint8, found {observations.dtype}")
-            observations = observations.astype(self.spec.observation_dtype)
+            given = np.asarray(observation)
+            observations = given.astype(self.spec.observation_dtype)
         except (TypeError, ValueError) as error:
             raise SettingsError(f"observation: expected numbers of one shape, found: {error}") from error
+        if self.spec.observation_dtype == np.uint8 and given.dtype != np.uint8:
+            raise SettingsError(f"observation: expected a picture of uint8, found {given.dtype}")
         if not np.isfinite(observations).all():
             raise SettingsError("observation: expected finite numbers, found NaN or infinity")
         shape = self.spec.observation_shape

@@ -22,7 +22,7 @@ class NoiseActor(eqx.Module):
         self.encoder = make_encoder(observation_shape, key=key)
         self.net = MLP(self.encoder.size + action_size, hidden, action_size, key=key)
 
-    def __call__(self, observations: Shaped[Array, "B *obs"], noise: Float[Array, "B act"]) -> Float[Array, "B act"]:
+    def __call__(self, observations: Shaped[Array, " B *obs"], noise: Float[Array, "B act"]) -> Float[Array, "B act"]:
         """The action for each row of noise, before clipping to [-1, 1]."""
         return self.net(jnp.concatenate([self.encoder(observations), noise], axis=-1))
 
@@ -50,7 +50,7 @@ class MeanActor(eqx.Module):
         self.net = MLP(self.encoder.size, hidden, action_size, key=key, final_scale=0.01)
         self.squash = squash
 
-    def __call__(self, observations: Shaped[Array, "B *obs"]) -> Float[Array, "B act"]:
+    def __call__(self, observations: Shaped[Array, " B *obs"]) -> Float[Array, "B act"]:
         """The action for each row; inside (-1, 1) if squashed, else anywhere."""
         actions = self.net(self.encoder(observations))
         return jnp.tanh(actions) if self.squash else actions

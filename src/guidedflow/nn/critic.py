@@ -32,8 +32,8 @@ class Critic(eqx.Module):
         )
 
     def __call__(
-        self, observations: Shaped[Array, "B *obs"], actions: Float[Array, "*N B act"]
-    ) -> Float[Array, "members *N B"]:
+        self, observations: Shaped[Array, " B *obs"], actions: Float[Array, "*N B act"]
+    ) -> Float[Array, " members *N B"]:
         """The value that each member gives each pair; there may be several actions for each observation."""
         features = broadcast_rows(self.encoder(observations), actions)
         pairs = jnp.concatenate([features, actions], axis=-1)
@@ -50,7 +50,7 @@ class ValueFunction(eqx.Module):
         self.encoder = make_encoder(observation_shape, key=key)
         self.net = MLP(self.encoder.size, hidden, 1, key=key, layer_norm=True)
 
-    def __call__(self, observations: Shaped[Array, "B *obs"]) -> Float[Array, " B"]:
+    def __call__(self, observations: Shaped[Array, " B *obs"]) -> Float[Array, " B"]:
         """The value of each row."""
         return self.net(self.encoder(observations))[..., 0]
 
@@ -90,6 +90,6 @@ def implicit_q_losses(
     return l_value + l_critic, {"value_loss": l_value, "critic_loss": l_critic, "q_data": q.mean()}
 
 
-def aggregate(values: Float[Array, "members *batch"], how: Aggregate) -> Float[Array, "*batch"]:
+def aggregate(values: Float[Array, " members *batch"], how: Aggregate) -> Float[Array, "*batch"]:
     """One value from the ensemble's: the members' mean or their minimum (``q_agg``)."""
     return values.mean(0) if how == "mean" else values.min(0)

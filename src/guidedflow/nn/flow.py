@@ -74,11 +74,11 @@ class VelocityField(eqx.Module):
         self.net = MLP(self.encoder.size + action_size + time_size, hidden, action_size, key=key)
         self.time = time
 
-    def noise(self, observations: Shaped[Array, "B *obs"], key: PRNGKeyArray) -> Float[Array, "B act"]:
+    def noise(self, observations: Shaped[Array, " B *obs"], key: PRNGKeyArray) -> Float[Array, "B act"]:
         """Noise z for a batch of observations: where a flow to their actions starts."""
         return jax.random.normal(key, (observations.shape[0], self.net.biases[-1].shape[0]))
 
-    def at(self, observations: Shaped[Array, "B *obs"]) -> Velocity:
+    def at(self, observations: Shaped[Array, " B *obs"]) -> Velocity:
         """The velocity at fixed observations; they and their share of the first layer are computed once, for all t.
 
         x may be (*N, B, act): several points for each observation.
@@ -107,7 +107,7 @@ def integrate(velocity: Velocity, noise: Float[Array, "*batch act"], steps: int)
 
 def matching_error(
     field: VelocityField,
-    observations: Shaped[Array, "B *obs"],
+    observations: Shaped[Array, " B *obs"],
     actions: Float[Array, "B act"],
     noise: Float[Array, "B act"],
     t: Float[Array, "B 1"],

@@ -34,8 +34,8 @@ class MLP(eqx.Module):
     biases start at zero.
     """
 
-    weights: tuple[Float[Array, "in out"], ...]
-    biases: tuple[Float[Array, " out"], ...]
+    weights: tuple[Float[Array, "_in _out"], ...]
+    biases: tuple[Float[Array, " _out"], ...]
     norms: tuple[LayerNorm, ...] | None
 
     def __init__(

@@ -67,13 +67,13 @@ def compare(run_a: Path | str, run_b: Path | str) -> Comparison:
     """What differs between two runs of a task or environment, in settings and in scores (paired by seed).
 
     Raises:
-        RunError: no such run, a damaged one, or nothing that both have.
+        RunError: no such run, a damaged one, or runs of different tasks.
     """
     folders = RunFolder(Path(run_a)), RunFolder(Path(run_b))
     a, b = (folder.config() for folder in folders)
-    where = f"{folders[0].path} and {folders[1].path}"
     if (a.task, a.env) != (b.task, b.env):
         found = " and ".join(config.task or config.env or "data without an environment" for config in (a, b))
+        where = f"{folders[0].path} and {folders[1].path}"
         raise RunError(f"{where}: expected two runs of one task or environment, found {found}")
     notes: list[str] = []
     scores: list[Scores] = []
@@ -82,7 +82,7 @@ def compare(run_a: Path | str, run_b: Path | str) -> Comparison:
         scores.append({key: {one.step: one.score for one in evaluations} for key, evaluations in found_scores.items()})
         if not folder.is_finished():
             notes.append(f"{folder.path}: not finished yet")
-    results = _results(scores[0], scores[1], notes, where) if all(scores) else []
+    results = _results(scores[0], scores[1], notes) if all(scores) else []
     for result in results:
         notes += _notes(result)
     return Comparison(tuple(_differences(a, b)), tuple(results), tuple(notes))
@@ -123,7 +123,7 @@ def _flat(config: RunConfig) -> dict[str, Any]:
     return found | {f"data.{name}": value for name, value in data.items()}
 
 
-def _results(a: Scores, b: Scores, notes: list[str], where: str) -> list[Paired]:
+def _results(a: Scores, b: Scores, notes: list[str]) -> list[Paired]:
     variants = [list(dict.fromkeys(variant for variant, _, _ in scores)) for scores in (a, b)]
     pairs = [(variant, variant) for variant in variants[0] if variant in variants[1]]
     if not pairs and len(variants[0]) == len(variants[1]) == 1:
@@ -139,7 +139,7 @@ def _results(a: Scores, b: Scores, notes: list[str], where: str) -> list[Paired]
             chosen = _steps(mine, theirs)
             results += [_pair((first, second), policy, mine, theirs, chosen)] if chosen else []
     if not results:
-        raise RunError(f"{where}: expected a policy and a seed that both have, found none")
+        notes.append("no policy, seed and swept value that both runs have, so there is no result to compare")
     return results
 
 

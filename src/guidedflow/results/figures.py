@@ -54,7 +54,7 @@ class Figure(NamedTuple):
     @property
     def interval(self) -> tuple[float, float]:
         """The 95% interval of the mean: over seeds, at least over episodes; NaN with one seed."""
-        half = student_half_width(self.standard_error, self.seeds - 1)
+        half = student_half_width(self.standard_error, self.seeds - 1.0)
         return _wider(self.mean, half, self.over_episodes, self.limits)
 
     @property
@@ -109,7 +109,7 @@ def paired_interval(a: Sequence[Score], b: Sequence[Score]) -> tuple[float, floa
     """The 95% interval of the mean of ``b - a`` over seeds: Student's t, at least that over episodes; NaN with one."""
     differences = np.array([y.value - x.value for x, y in zip(a, b, strict=True)])
     n = len(differences)
-    half = student_half_width(float(differences.std(ddof=1)) / math.sqrt(n), n - 1) if n > 1 else math.nan
+    half = student_half_width(float(differences.std(ddof=1)) / math.sqrt(n), n - 1.0) if n > 1 else math.nan
     x, y = mean_score(a), mean_score(b)
     episodes = math.hypot(y.value - y.low, x.high - x.value), math.hypot(y.high - y.value, x.value - x.low)
     return _wider(float(differences.mean()), half, episodes)

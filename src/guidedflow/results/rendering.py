@@ -196,14 +196,13 @@ def as_terminal(table: Table) -> Any:
 
     grid = _grid(table, table.of_kind("category", "average"))
     labels = [printable(label) for label, _ in grid.groups]
+    # Every table's columns are as wide as the widest one's.
+    head = "method".ljust(max(map(len, labels)))
+    heads = [name.ljust(width) for name, width in zip(PARTS, _widths(grid), strict=False)]
     parts: list[Any] = []
     for row in grid.rows:
-        # Every table's columns are as wide as the widest one's.
-        head = Text("method".ljust(max(map(len, labels))))
-        numbers = [
-            rich.table.Column(Text(name.ljust(n)), no_wrap=True) for name, n in zip(PARTS, _widths(grid), strict=True)
-        ]
-        drawn = rich.table.Table(rich.table.Column(head, overflow="fold"), *numbers)
+        numbers = [rich.table.Column(Text(name), no_wrap=True) for name in heads]
+        drawn = rich.table.Table(rich.table.Column(Text(head), overflow="fold"), *numbers)
         place = 1
         for label, (_, n) in zip(labels, grid.groups, strict=True):
             cells = row[place : place + n]
@@ -217,7 +216,7 @@ def as_terminal(table: Table) -> Any:
 
 def _widths(grid: _Grid) -> list[int]:
     """Of the columns that follow the method's, in characters."""
-    widths = [0] * len(PARTS)
+    widths = [0] * max(n for _, n in grid.groups)
     for row in grid.rows:
         place = 1
         for _, n in grid.groups:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 
 from guidedflow.results.figures import CONFIDENCE, Score
 from guidedflow.runs.summary import Z_95, wilson_interval
@@ -43,19 +43,24 @@ class Estimate(NamedTuple):
     high: float
 
 
-def interquartile_mean(scores: Float[np.ndarray, "*batch runs"]) -> Float[np.ndarray, "*batch"]:
+def mean(scores: Float[np.ndarray, "batch runs"]) -> Float[np.ndarray, " batch"]:
+    """The mean of all runs."""
+    return scores.mean(axis=1)
+
+
+def interquartile_mean(scores: Float[np.ndarray, "batch runs"]) -> Float[np.ndarray, " batch"]:
     """The mean of the middle half of all runs."""
-    cut = scores.shape[-1] // 4
-    return np.sort(scores, axis=-1)[..., cut : scores.shape[-1] - cut].mean(axis=-1)
+    cut = scores.shape[1] // 4
+    return np.sort(scores, axis=1)[:, cut : scores.shape[1] - cut].mean(axis=1)
 
 
-def optimality_gap(scores: Float[np.ndarray, "*batch runs"], target: float = 1.0) -> Float[np.ndarray, "*batch"]:
+def optimality_gap(scores: Float[np.ndarray, "batch runs"], target: float = 1.0) -> Float[np.ndarray, " batch"]:
     """How far the runs stay below the target on average; what lies above it counts as the target."""
-    return target - np.minimum(scores, target).mean(axis=-1)
+    return target - np.minimum(scores, target).mean(axis=1)
 
 
 def estimate(
-    statistic: Callable[[Float[np.ndarray, "*batch runs"]], Float[np.ndarray, "*batch"]],
+    statistic: Callable[[Float[np.ndarray, "batch runs"]], Float[np.ndarray, " batch"]],
     samples: Sequence[Sample],
     *,
     seed: int = 0,
@@ -66,7 +71,7 @@ def estimate(
     A bootstrap draws runs within each task. Where the runs of a task agree, it draws nothing but their common score, so
     the interval is never narrower than what scores drawn from the runs' own intervals give (``_measured_again``).
     """
-    value = float(statistic(np.concatenate([sample.values for sample in samples])))
+    value = float(statistic(np.concatenate([sample.values for sample in samples])[None])[0])
     if _has_single(samples):
         return Estimate(value, math.nan, math.nan)
     rng = np.random.default_rng(seed)
@@ -139,7 +144,7 @@ def _has_single(samples: Sequence[Sample]) -> bool:
 
 def _resampled(
     tasks: Sequence[np.ndarray], rng: np.random.Generator, repetitions: int
-) -> Float[np.ndarray, "repetitions runs"]:
+) -> Shaped[np.ndarray, "repetitions runs"]:
     """Runs drawn within each task, with replacement."""
     return np.concatenate([x[rng.integers(len(x), size=(repetitions, len(x)))] for x in tasks], axis=1)
 
@@ -153,9 +158,9 @@ def _measured_again(
     return values + noise * np.where(noise > 0, high - values, values - low)
 
 
-def _bounds(drawn: Float[np.ndarray, "repetitions *points"]) -> Float[np.ndarray, "2 *points"]:
+def _bounds(drawn: Float[np.ndarray, " repetitions *points"]) -> Float[np.ndarray, " 2 *points"]:
     return np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
 
 
-def _hull(a: Float[np.ndarray, "2 *points"], b: Float[np.ndarray, "2 *points"]) -> tuple[np.ndarray, np.ndarray]:
-    return np.minimum(a[0], b[0]), np.maximum(a[1], b[1])
+def _hull(a: Float[np.ndarray, " 2 *points"], b: Float[np.ndarray, " 2 *points"]) -> Float[np.ndarray, " 2 *points"]:
+    return np.array([np.minimum(a[0], b[0]), np.maximum(a[1], b[1])])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guidedflow.errors import SettingsError
+from guidedflow.notices import show_notices
 from guidedflow.plugins import Registry
 from guidedflow.suites.suite import Protocol, Suite, Task
 
@@ -119,6 +120,7 @@ def generate(
         SettingsError: nobody can make that data here, or an argument is not possible.
         DataError: other data is there already.
     """
+    show_notices()
     makers = {name: suite for suite in _each() for name in suite.makes()}
     suite = makers.get(dataset) or next((task.suite for task in tasks() if dataset in (task.id, task.dataset)), None)
     if suite is None:

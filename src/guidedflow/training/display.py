@@ -115,6 +115,7 @@ class ProgressBar:
     def on_end(self, progress: Progress) -> None:
         """Remove the bar; the run has ended, or was stopped."""
         if self._live is not None:
+            self._picture.show(progress)  # A notebook keeps what was drawn last.
             self._live.stop()
             self._live = None
 

@@ -14,6 +14,7 @@ from guidedflow.agents import Agent
 from guidedflow.agents.agent import acting
 from guidedflow.envs.vector import VectorEnv
 from guidedflow.errors import RunError, SettingsError
+from guidedflow.notices import show_notices
 from guidedflow.opengl import NO_BACKEND, gl_backend
 from guidedflow.processes import available_cores
 from guidedflow.seeding import derived_seed
@@ -178,6 +179,7 @@ def evaluate(
         RunError: no such run or checkpoint, or a run without an environment.
         SettingsError: an argument is not possible.
     """
+    show_notices()
     saved = SavedRun(Path(run), agent)
     task = saved.task(env)
     if task is None:

@@ -21,10 +21,10 @@ from guidedflow.types import Batch, Spec
 class Buffer(NamedTuple):
     """What one member saw online, in order; rows from ``size`` on are empty. Stacks along a leading axis of members."""
 
-    observations: Shaped[Array, "N *obs"]
+    observations: Shaped[Array, " N *obs"]
     actions: Float[Array, "N act"]
     rewards: Float[Array, " N"]
-    next_observations: Shaped[Array, "N *obs"]
+    next_observations: Shaped[Array, " N *obs"]
     masks: Float[Array, " N"]
     episodes: Int[Array, " N"]
     """The step at which a row's episode began."""
@@ -99,7 +99,7 @@ def sample(dataset: Dataset, buffer: Buffer, key: PRNGKeyArray, batch_size: int,
 
 @jax.jit
 def explore(
-    agents: Agent, observations: Shaped[Array, "members *obs"], keys: Key[Array, " members"], step: Int[Array, ""]
+    agents: Agent, observations: Shaped[Array, " members *obs"], keys: Key[Array, " members"], step: Int[Array, ""]
 ) -> Float[Array, "members act"]:
     """One action for each member."""
 

@@ -72,7 +72,7 @@ class SavedRun:
             DataError: the environment given does not fit the run's data.
         """
         if env is not None:
-            task = environment_task(env)
+            task = environment_task(env, spec=self.spec)
             task.suite.check(task, self.spec, str(self.folder.path))
             return task
         if self.config.task is not None:
@@ -82,7 +82,7 @@ class SavedRun:
         if not is_safe_name(self.config.env):  # As for the algorithm.
             name = self.config.env
             raise RunError(f"{self.folder.path}: its environment is {name}; give it again: env= (--env {name})")
-        return environment_task(self.config.env)
+        return environment_task(self.config.env, spec=self.spec)
 
     def filter(
         self, policy: str | None, variant: Variant | Mapping[str, float] | None, seed: int | None

@@ -1,6 +1,7 @@
 """The training of one run: updates, evaluations and checkpoints in turn, until its last step or a signal."""
 
 import functools
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,6 +30,8 @@ from guidedflow.training.settings import Member, TrainSettings
 from guidedflow.training.signals import Signals, StopRequest, caught_signals
 from guidedflow.training.sources import MOST_STEPS, DeviceSource, Source
 from guidedflow.training.stream import DiskSource, stays_on_disk
+
+logger = logging.getLogger("guidedflow")
 
 CALL_SECONDS = 2.0
 """How long one call of a source is to take: as long as a signal waits."""
@@ -169,6 +172,9 @@ class Trainer:
         """The source of the updates that come next: of those after the offline ones it is the environment."""
         if self.step < self.settings.steps:
             if stays_on_disk(self._dataset):
+                size = self._dataset.observations.nbytes
+                amount = f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+                logger.info("%s of observations stay on the disk; batches are read ahead of the updates", amount)
                 source = DiskSource(self._dataset, self._keys, self.settings, stop=self.settings.steps)
                 return self._stack.enter_context(source)
             return DeviceSource(self._dataset, self._keys, self.settings)

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from guidedflow.data.dataset import Dataset
-from guidedflow.errors import DataError, SettingsError
+from guidedflow.data.dataset import MOST_FRAMES, Dataset
+from guidedflow.errors import DataError
 from guidedflow.types import Spec, is_picture
 
 REQUIRED = ("observations", "actions", "terminals")
@@ -90,10 +90,9 @@ def dataset_of(
     check_names(arrays, path)
     fields = {name: arrays[name] for name in (*REQUIRED, *OPTIONAL) if name in arrays}
     stored = np.asarray(arrays.get("frame_stack", 1)).tolist()
-    try:
-        dataset = Dataset.from_arrays(**fields, frame_stack=stored, source=str(path))
-    except SettingsError as error:  # Here it is a field of the file.
-        raise DataError(str(error)) from error
+    if not isinstance(stored, int) or not 1 <= stored <= MOST_FRAMES:
+        raise DataError(f"{path}: frame_stack: expected 1 to {MOST_FRAMES}, found {stored!r}")
+    dataset = Dataset.from_arrays(**fields, frame_stack=stored, source=str(path))
     if metadata is not None and "spec" in metadata:
         try:
             spec = Spec.from_json(metadata["spec"])

@@ -79,9 +79,9 @@ class D4RL(Suite):
 
     def fetch(self, task: Task, data_dir: Path | None = None) -> Sequence[Path]:
         """See ``Suite``."""
-        from guidedflow.data.download import fetch_d4rl
+        from guidedflow.suites.d4rl.download import fetch
 
-        return (fetch_d4rl(task.dataset, self.folders(data_dir)[0], show=True),)
+        return (fetch(task.dataset, self.folders(data_dir)[0], show=True),)
 
     def makes(self) -> tuple[str, ...]:
         """Adroit's expert data, from the expert's weights, and its human data, from the demonstrations."""

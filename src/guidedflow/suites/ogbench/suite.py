@@ -123,10 +123,10 @@ class OGBench(Suite):
 
     def fetch(self, task: Task, data_dir: Path | None = None) -> Sequence[Path]:
         """See ``Suite``."""
-        from guidedflow.data.download import fetch_ogbench
+        from guidedflow.suites.ogbench.download import fetch
 
         try:
-            return fetch_ogbench(task.dataset, self.folders(data_dir)[0], show=True)
+            return fetch(task.dataset, self.folders(data_dir)[0], show=True)
         except DataError as error:
             if task.dataset not in FAMILIES:
                 raise
