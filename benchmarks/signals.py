@@ -8,11 +8,12 @@ are being made, SIGTERM is sent; then the run is continued, and interrupted agai
 
 | column | |
 |---|---|
-| updates per second | of the training just before the signal |
+| updates per second | of the training just before the signal; empty where it had made one update only |
 | said seconds | from the signal until the training says that it is stopping |
 | ended seconds | from the signal until its process has ended |
-| exit codes | 143 says that SIGTERM ended it; -9 that it did not within two minutes |
+| exit codes | 143 says that SIGTERM ended it; -9 that it did not within ten minutes |
 | resumed | whether each continuation went on from the step at which the run had been saved |
+| error | why there are no figures |
 """
 
 import contextlib
@@ -39,10 +40,11 @@ from guidedflow.settings import Count, Positive, Range, Sizes
 
 STEPS = 1_000_000_000
 """More than any training makes here."""
-START_SECONDS = 600.0
-"""For how long a training may take until it makes updates."""
-STOP_SECONDS = 120.0
+START_SECONDS = 1800.0
+"""For how long a training may take until it makes updates: where an accelerator is wanted, a CPU takes minutes."""
+STOP_SECONDS = 600.0
 """After which a training that was sent a signal is killed."""
+MEASURED = ("updates_per_second", "said_seconds", "ended_seconds", "exit_codes", "resumed")
 STOPPING = re.compile("stopping: the run is being saved")
 SAVED = re.compile(r"stopped by SIGTERM, saved at step (\d+)")
 CONTINUED = re.compile(r"^step ([\d,]+)/.*: continuing from here")
@@ -82,6 +84,7 @@ class Interruption(NamedTuple):
     ended: float
     exit_code: int
     updates_per_second: float
+    """0: not known yet."""
 
 
 class Training:
@@ -96,8 +99,9 @@ class Training:
 
     def _read(self) -> None:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.lines.append((time.monotonic(), line.rstrip()))
+        with self.process.stdout:
+            for line in self.process.stdout:
+                self.lines.append((time.monotonic(), line.rstrip()))
 
     def find(self, pattern: re.Pattern[str]) -> tuple[float, re.Match[str]] | None:
         """The first line that a pattern is found in, and when it was printed."""
@@ -110,19 +114,18 @@ class Training:
         return None if found is None else int(found[1][1].replace(",", ""))
 
     def wait_for_updates(self, last_step: Callable[[], int]) -> None:
-        """Return when ``last_step`` has grown three times.
+        """Return when ``last_step`` has grown: the first update has been compiled, the next ones run.
 
         Raises:
             RuntimeError: the process ended before, or it takes too long.
         """
-        began, seen = time.monotonic(), {last_step()}
-        while len(seen) <= 3:
+        began, first = time.monotonic(), last_step()
+        while last_step() == first:
             if self.process.poll() is not None or time.monotonic() - began > START_SECONDS:
                 self.kill()
                 said = "\n".join(line for _, line in self.lines)
                 raise RuntimeError(f"expected a training that makes updates, found one that does not; it said: {said}")
             time.sleep(0.1)
-            seen.add(last_step())
 
     def terminate(self) -> tuple[float, float]:
         """Send SIGTERM and wait for the end; when was it sent, and when did the process end?"""
@@ -154,7 +157,12 @@ def main() -> None:
         runs = [(vectors, agent) for agent in arguments.agents] + [(pictures, "gfp")] * arguments.pictures
         for data, agent in runs:
             say(f"{data.stem} {agent}")
-            rows.append(measure(agent, data, Path(folder) / f"{data.stem}-{agent}", arguments))
+            try:
+                found, error = measure(agent, data, Path(folder) / f"{data.stem}-{agent}", arguments), None
+            except RuntimeError as problem:
+                found, error = {}, str(problem)
+            figures = {name: found.get(name) for name in MEASURED}
+            rows.append({"data": data.stem, "agent": agent, **figures, "error": error})
     report(vars(arguments), rows)
 
 
@@ -172,7 +180,7 @@ def write_vectors(path: Path, rows: int) -> None:
 
 
 def measure(agent: str, data: Path, folder: Path, arguments: Arguments) -> dict[str, Any]:
-    """One row."""
+    """The figures of one row."""
     words: list[Any] = [data, "--agent", agent, "--preset", "quick", "--run-dir", folder, "--steps", STEPS]
     words += ["--hidden", *arguments.hidden, "--batch-size", arguments.batch_size]
     # Metrics tell that updates are made; where an update takes long, each one has to.
@@ -180,12 +188,11 @@ def measure(agent: str, data: Path, folder: Path, arguments: Arguments) -> dict[
     found = [interrupt(words, folder, arguments.settle)]
     for _ in range(arguments.interruptions - 1):
         found.append(interrupt(["--resume", folder], folder, arguments.settle))
-    said = [one.said for one in found]
+    rates = [one.updates_per_second for one in found]
+    said = [one.said for one in found if one.said is not None]
     return {
-        "data": data.stem,
-        "agent": agent,
-        "updates_per_second": spread(one.updates_per_second for one in found),
-        "said_seconds": None if None in said else spread(said),  # type: ignore[arg-type]
+        "updates_per_second": spread(rates) if all(rates) else None,
+        "said_seconds": spread(said) if len(said) == len(found) else None,
         "ended_seconds": spread(one.ended for one in found),
         "exit_codes": sorted({one.exit_code for one in found}),
         "resumed": "yes" if went_on(found) else "no",
