@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from bridge import SPEC, random_batch
 
+import guidedflow as gf
 from guidedflow.agents import AGENTS
 from guidedflow.errors import GuidedflowError
 from guidedflow.settings import Range
@@ -120,7 +121,7 @@ def test_numbers_outside_their_range_are_refused_by_name(agent_name, field, allo
     for value in beyond:
         config = small_config(agent_name, **{field: int(value) if whole else value})
         with pytest.raises(GuidedflowError, match=f"^{field}: expected a value {_escaped(allowed)}, found") as error:
-            AGENTS[agent_name].init(config, SPEC, jax.random.key(0))
+            gf.make_agent(agent_name, SPEC, **vars(config))
         assert "\n" not in str(error.value)
 
 
@@ -133,12 +134,14 @@ def _escaped(allowed) -> str:
 def test_wrong_types_and_choices_are_refused_by_name(name):
     for field, value in {"hidden": (16, 0), "learning_rate": "fast"}.items():
         with pytest.raises(GuidedflowError, match=f"^{field}: expected"):
-            AGENTS[name].init(small_config(name, **{field: value}), SPEC, jax.random.key(0))
+            AGENTS[name].build(jax.tree.map(jnp.float32, small_config(name, **{field: value})), SPEC, jax.random.key(0))
     hints = typing.get_type_hints(AGENTS[name].config_class)
     choices = [field for field, hint in hints.items() if typing.get_origin(hint) is typing.Literal]
     for field in choices:
         with pytest.raises(GuidedflowError, match=f"^{field}: expected one of .*, found 'nonsense'"):
-            AGENTS[name].init(small_config(name, **{field: "nonsense"}), SPEC, jax.random.key(0))
+            AGENTS[name].build(
+                jax.tree.map(jnp.float32, small_config(name, **{field: "nonsense"})), SPEC, jax.random.key(0)
+            )
 
 
 def test_every_setting_is_read(name):

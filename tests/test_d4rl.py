@@ -15,7 +15,6 @@ import guidedflow as gf
 from guidedflow.data.download import verify_hdf5
 from guidedflow.data.formats import hdf5
 from guidedflow.data.inspect import inspect
-from guidedflow.envs.wrappers import halve_margins
 from guidedflow.errors import DataError, GuidedflowError, SettingsError
 from guidedflow.suites import find_task, tasks
 from guidedflow.suites.d4rl import files
@@ -197,17 +196,6 @@ def test_the_contact_rule_is_the_one_of_the_published_numbers():
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
     assert data.ncon == 0
-
-
-def test_on_a_newer_mujoco_margins_are_halved_with_a_warning(monkeypatch):
-    env = make_env(find_task("door-human-v1"))
-    before = env.unwrapped.model.geom_margin.copy()
-    halve_margins(env)
-    np.testing.assert_array_equal(env.unwrapped.model.geom_margin, before)
-    monkeypatch.setattr(mujoco, "__version__", "3.5.0")
-    with pytest.warns(UserWarning, match=r"MuJoCo 3.5.0 adds contact margins: they were halved"):
-        halve_margins(env)
-    np.testing.assert_array_equal(env.unwrapped.model.geom_margin, before / 2)
 
 
 def write(path: Path, drop=(), **changes):

@@ -36,7 +36,7 @@ T = np.random.default_rng(4).uniform(size=(32, 1))
 def build(name, **settings):
     """An agent in double precision whose parameters and targets are all moved away from their initial values."""
     config = AGENTS[name].config_class(hidden=(16, 12), **settings)
-    agent = AGENTS[name].init(config, SPEC, jax.random.key(0))
+    agent = AGENTS[name].build(jax.tree.map(jnp.float32, config), SPEC, jax.random.key(0))
     return config, as_double(perturbed(agent, 1)), as_double(BATCH)
 
 
@@ -124,7 +124,9 @@ NETWORK_FIELDS = ("networks", "targets", "critic", "actor", "target_critic", "ta
 
 def ready_to_learn(name, **settings):
     """An agent in double precision as it starts, but with networks and targets moved away from each other."""
-    agent = AGENTS[name].init(AGENTS[name].config_class(hidden=(16, 12), **settings), SPEC, jax.random.key(0))
+    agent = AGENTS[name].build(
+        jax.tree.map(jnp.float32, AGENTS[name].config_class(hidden=(16, 12), **settings)), SPEC, jax.random.key(0)
+    )
     fields = [field for field in NETWORK_FIELDS if hasattr(agent, field)]
     return as_double(
         dataclasses.replace(agent, **{field: perturbed(getattr(agent, field), i) for i, field in enumerate(fields)})
@@ -281,7 +283,7 @@ def test_ifql():
 
 
 def test_the_gaussian_of_iql_starts_near_zero_and_acts_with_its_mode():
-    agent = AGENTS["iql"].init(iql.IQLConfig(hidden=(16, 12)), SPEC, jax.random.key(0))
+    agent = AGENTS["iql"].build(jax.tree.map(jnp.float32, iql.IQLConfig(hidden=(16, 12))), SPEC, jax.random.key(0))
     actions = agent.policies()["actor"](jnp.asarray(BATCH.observations, jnp.float32), jax.random.key(0))
     bound = oracle_nn.initial_bound(12, SPEC.action_size, 0.01)
     assert np.abs(np.asarray(agent.networks.actor.net.weights[-1])).max() <= bound

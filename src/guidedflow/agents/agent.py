@@ -9,18 +9,17 @@ from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree, Shaped
 
 from guidedflow.errors import DataError
 from guidedflow.nn.critic import Critic
-from guidedflow.settings import InnerFraction, Positive, check
+from guidedflow.settings import InnerFraction, Positive
 from guidedflow.types import Batch, Spec
 
 Metrics = dict[str, Float[Array, ""]]
-Policy = Callable[[Shaped[Array, " B *obs"], PRNGKeyArray], Float[Array, "B act"]]
+PolicyFunction = Callable[[Shaped[Array, " B *obs"], PRNGKeyArray], Float[Array, "B act"]]
 """act(observations, key) -> actions in [-1, 1]. One observation is a batch of one."""
 Act = Callable[[Shaped[np.ndarray, " B *obs"], PRNGKeyArray, int], Float[np.ndarray, "B act"]]
 """act(observations, key, call): a policy on the host, with the noise that ``key`` has for the call of that number."""
@@ -81,18 +80,6 @@ class Agent(eqx.Module):
         return cls.__name__.lower()
 
     @classmethod
-    def init(cls, config: Any, spec: Spec, key: PRNGKeyArray) -> Self:
-        """A fresh agent for observations and actions of the given shapes.
-
-        Raises:
-            SettingsError, DataError: a setting is outside its range, or the shapes are none that it can learn from; it
-                names them.
-        """
-        check(config)
-        cls.check_spec(spec)
-        return cls.build(jax.tree.map(jnp.float32, config), spec, key)
-
-    @classmethod
     def check_spec(cls, spec: Spec) -> None:
         """Raise DataError unless networks can be made for these shapes."""
         pictures = len(spec.observation_shape) == 3 and spec.observation_dtype == np.uint8
@@ -105,17 +92,17 @@ class Agent(eqx.Module):
     @classmethod
     @abc.abstractmethod
     def build(cls, config: Any, spec: Spec, key: PRNGKeyArray) -> Self:
-        """``init`` without its checks, with the settings' floats as arrays."""
+        """A fresh agent for observations and actions of the given shapes; the settings are checked, floats arrays."""
 
     @abc.abstractmethod
     def update(self, batch: Batch, key: PRNGKeyArray) -> tuple[Self, Metrics]:
         """One gradient step on one batch. Pure: the same agent, batch and key give the same result."""
 
     @abc.abstractmethod
-    def policies(self) -> dict[str, Policy]:
+    def policies(self) -> dict[str, PolicyFunction]:
         """The ways of acting that this agent offers."""
 
-    def exploration(self) -> Policy:
+    def exploration(self) -> PolicyFunction:
         """How it acts while it gathers data online: as its main policy, unless that draws nothing at random."""
         return self.policies()[self.policy_names[0]]
 

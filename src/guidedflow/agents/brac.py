@@ -10,7 +10,16 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from guidedflow.agents.agent import Agent, CriticConfig, Metrics, Policy, adam_init, adam_step, frozen, hyperparameters
+from guidedflow.agents.agent import (
+    Agent,
+    CriticConfig,
+    Metrics,
+    PolicyFunction,
+    adam_init,
+    adam_step,
+    frozen,
+    hyperparameters,
+)
 from guidedflow.nn.actor import MeanActor
 from guidedflow.nn.critic import Aggregate, Critic, aggregate, critic_loss
 from guidedflow.settings import NonNegative, Sizes
@@ -88,6 +97,6 @@ class BRAC(Agent):
         targets = optax.incremental_update(self.networks, self.targets, self.config.tau)
         return type(self)(self.config, networks, targets, optimizer), metrics
 
-    def policies(self) -> dict[str, Policy]:
+    def policies(self) -> dict[str, PolicyFunction]:
         """``actor``: mu(s), which a tanh keeps inside [-1, 1]."""
         return {"actor": lambda s, key: self.networks.actor(s)}

@@ -10,7 +10,16 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from guidedflow.agents.agent import Agent, CriticConfig, Metrics, Policy, adam_init, adam_step, frozen, hyperparameters
+from guidedflow.agents.agent import (
+    Agent,
+    CriticConfig,
+    Metrics,
+    PolicyFunction,
+    adam_init,
+    adam_step,
+    frozen,
+    hyperparameters,
+)
 from guidedflow.nn.actor import MeanActor
 from guidedflow.nn.critic import Aggregate, Critic, aggregate, critic_loss
 from guidedflow.settings import Count, NonNegative, Sizes
@@ -155,11 +164,11 @@ class ReBRAC(Agent):
             **actor_metrics,
         }
 
-    def policies(self) -> dict[str, Policy]:
+    def policies(self) -> dict[str, PolicyFunction]:
         """``actor``: mu(s), which a tanh keeps inside [-1, 1]."""
         return {"actor": lambda s, key: self.actor(s)}
 
-    def exploration(self) -> Policy:
+    def exploration(self) -> PolicyFunction:
         """mu(s) with the noise of the target's smoothing, clipped to [-1, 1]."""
 
         def act(s: Array, key: PRNGKeyArray) -> Float[Array, "B act"]:

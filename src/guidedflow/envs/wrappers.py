@@ -1,4 +1,4 @@
-"""Wrappers of environments: seeded resets, stacked frames, and the contact margins of older MuJoCo releases."""
+"""Wrappers of environments: seeded resets and stacked frames."""
 
 import warnings
 from collections import deque
@@ -23,7 +23,6 @@ def make(environment: Any, frame_stack: int = 1, **options: Any) -> gymnasium.En
         warnings.simplefilter("ignore")
         env = gymnasium.make(environment, disable_env_checker=True, **options)
         env.reset()  # Builds the model: its warnings end here.
-    halve_margins(env)
     return seeded(env, frame_stack)
 
 
@@ -70,22 +69,3 @@ class StackedFrames(gymnasium.Wrapper):
 
     def _stack(self) -> np.ndarray:
         return np.concatenate(self._frames, axis=-1)
-
-
-def halve_margins(env: gymnasium.Env) -> None:
-    """On MuJoCo 3.5 or newer, undo that it adds two geoms' contact margins where older releases took the larger one.
-
-    With margins halved, equal ones add up to what they were. Models without margins are not touched. Warns once.
-    """
-    import mujoco
-
-    if tuple(int(part) for part in mujoco.__version__.split(".")[:2]) < (3, 5):
-        return
-    model = getattr(env.unwrapped, "model", None)
-    if isinstance(model, mujoco.MjModel) and model.geom_margin.any():
-        model.geom_margin[:] *= 0.5
-        warnings.warn(
-            f"MuJoCo {mujoco.__version__} adds contact margins: they were halved, to be close to the physics of the "
-            "published numbers; mujoco<3.5 has those exactly",
-            stacklevel=2,
-        )

@@ -31,7 +31,7 @@ class Recording(NamedTuple):
     """Whether it ended in a terminal state; otherwise the recording just stopped."""
 
 
-Act = Callable[[np.ndarray], np.ndarray]
+Controller = Callable[[np.ndarray], np.ndarray]
 """From an observation to an action in [-1, 1], float32."""
 
 
@@ -112,7 +112,7 @@ def record(
     env = task.suite.make_env(task)
     policy = Expert.from_arrays(arrays, env, str(source))
 
-    def begin(rng: np.random.Generator) -> Act:
+    def begin(rng: np.random.Generator) -> Controller:
         return lambda observation: policy(observation, rng.standard_normal(len(policy.log_std)))
 
     return roll(env, begin, episodes=episodes, seed=seed, on_progress=on_progress)
@@ -175,7 +175,7 @@ def metadata(algorithm: str, seed: int) -> dict[str, str]:
 
 def roll(
     env: "gymnasium.Env",
-    begin: Callable[[np.random.Generator], Act],
+    begin: Callable[[np.random.Generator], Controller],
     *,
     episodes: int | None,
     seed: int,
@@ -209,12 +209,12 @@ def roll(
     return found
 
 
-def random_actions(rng: np.random.Generator, size: int) -> Act:
+def random_actions(rng: np.random.Generator, size: int) -> Controller:
     """Uniform in [-1, 1], whatever is seen."""
     return lambda observation: rng.uniform(-1.0, 1.0, size).astype(np.float32)
 
 
-def sine_actions(rng: np.random.Generator, size: int) -> Act:
+def sine_actions(rng: np.random.Generator, size: int) -> Controller:
     """Each coordinate a sine of the step, of a frequency in [0.01, 0.1] a step and a phase drawn once an episode."""
     frequency, phase = rng.uniform(0.01, 0.1, size), rng.uniform(0.0, 1.0, size)
     steps = itertools.count()

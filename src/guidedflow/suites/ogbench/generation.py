@@ -23,7 +23,7 @@ from guidedflow.processes import HelperProcess, answered, available_cores
 from guidedflow.suites.ogbench.oracles import Collector
 from guidedflow.suites.ogbench.recipes import recipe
 
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def generate(
     workers: int | None = None,
     seed: int = 0,
     steps: int = 1001,
-    progress: Progress = lambda done, total: None,
+    progress: OnProgress = lambda done, total: None,
 ) -> tuple[Path, Path]:
     """Make a family's training and validation files. A call that was interrupted is continued by the next one.
 
@@ -92,7 +92,7 @@ def _check_least(**numbers: tuple[Any, int]) -> None:
 
 
 def _make_files(
-    files: dict[Path, dict[str, Any]], directory: Path, settings: dict[str, Any], workers: int, progress: Progress
+    files: dict[Path, dict[str, Any]], directory: Path, settings: dict[str, Any], workers: int, progress: OnProgress
 ) -> None:
     """Those that are missing, of parts that an interrupted call may have left."""
     family = settings["family"]
@@ -165,7 +165,7 @@ def _is_complete(part: Path, steps: int) -> bool:
 
 
 def _make(
-    wanted: list[Path], settings: dict[str, Any], workers: int, gl_backend: str | None, progress: Progress
+    wanted: list[Path], settings: dict[str, Any], workers: int, gl_backend: str | None, progress: OnProgress
 ) -> None:
     parts = wanted[0].parent
     todo = deque(part for part in wanted if not _is_complete(part, settings["steps"]))
