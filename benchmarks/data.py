@@ -190,7 +190,7 @@ def streamed(
 
 def idle_agent() -> Any:
     """An agent whose update only looks at the batch's rewards."""
-    from guidedflow.agents.agent import Agent, Metrics, PolicyFunction
+    from guidedflow.agents.agent import Agent, Metrics, PolicyFn
 
     class Idle(Agent):
         config_class: ClassVar[type] = type(None)
@@ -205,7 +205,7 @@ def idle_agent() -> Any:
         def update(self, batch: Any, key: Any) -> tuple[Self, Metrics]:
             return self, {"reward": batch.rewards.mean()}
 
-        def policies(self) -> dict[str, PolicyFunction]:
+        def policies(self) -> dict[str, PolicyFn]:
             return {}
 
     return Idle()

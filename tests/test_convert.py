@@ -9,6 +9,7 @@ import warnings
 import gymnasium
 import h5py
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import TASK, own_arrays
@@ -18,7 +19,7 @@ from guidedflow.agents.rebrac import ReBRACConfig
 from guidedflow.cli import main
 from guidedflow.data.formats import minari as minari_reader
 from guidedflow.data.inspect import inspect
-from guidedflow.envs.vector import Outcome, Reset
+from guidedflow.envs.vector import Outcome, Reset, VectorEnv
 from guidedflow.errors import DataError, SettingsError
 from guidedflow.training.episodes import run_episodes
 from guidedflow.training.members import init_agents, member_keys, select
@@ -312,7 +313,7 @@ def test_a_policy_takes_dictionaries_and_acts_in_the_datas_range(tmp_path):
     batch = {"a": {"b": np.arange(12.0).reshape(4, 3, 1)}, "z": np.ones((4, 1)), "unused": None}
     vectors = np.concatenate([np.arange(12.0).reshape(4, 3), np.ones((4, 1))], axis=1)
     agent = select(SavedRun(run.path).agents("latest")[0], 0)
-    raw = np.asarray(agent.policies()["actor"](vectors.astype(np.float32), jax.random.key(0)))
+    raw = np.asarray(agent.policies()["actor"](jnp.asarray(vectors, jnp.float32), jax.random.key(0)))
     wanted = raw * [2, 5] + [0, 5]
     np.testing.assert_allclose(policy(batch), wanted, rtol=1e-5)
     np.testing.assert_allclose(policy(vectors), wanted, rtol=1e-5)
@@ -340,7 +341,7 @@ def test_a_policy_refuses_other_dictionaries(observation, message, tmp_path):
         plain(observation)
 
 
-class Recorder:
+class Recorder(VectorEnv):
     """Slots that note what they are told to do, in episodes of three steps."""
 
     def __init__(self, slots):

@@ -21,7 +21,7 @@ from conftest import own_arrays, train_until_killed, trained_agents
 import guidedflow as gf
 from guidedflow.agents import AGENTS
 from guidedflow.agents.rebrac import ReBRACConfig
-from guidedflow.envs.vector import Outcome, Reset
+from guidedflow.envs.vector import Outcome, Reset, VectorEnv
 from guidedflow.runs.folder import RunFolder
 from guidedflow.training import sources, stream
 from guidedflow.training.members import device_names, devices_of, init_agents, member_keys, select
@@ -64,7 +64,7 @@ def assert_identical(a: list[np.ndarray], b: list[np.ndarray]) -> None:
         np.testing.assert_array_equal(x, y)
 
 
-class Clock:
+class Clock(VectorEnv):
     """Environments that show how long they have run; an episode takes three steps."""
 
     def __init__(self, slots: int):

@@ -46,8 +46,9 @@ def assert_identical(a, b):
 
 
 def test_a_seed_learns_the_same_beside_others(own_dataset, tmp_path):
+    settings = {**small("gfp"), "steps": 40, "save_every": 40}
     runs = [
-        gf.train(dataset=own_dataset, run_dir=tmp_path / str(len(seeds)), seeds=seeds, steps=40, save_every=40, **SMALL)
+        gf.train(dataset=own_dataset, run_dir=tmp_path / str(len(seeds)), seeds=seeds, **settings)
         for seeds in ((3,), (1, 3, 2))
     ]
     alone, beside = (parameters(run.path) for run in runs)

@@ -19,7 +19,7 @@ from guidedflow.settings import InnerFraction, Positive
 from guidedflow.types import Batch, Spec
 
 Metrics = dict[str, Float[Array, ""]]
-PolicyFunction = Callable[[Shaped[Array, " B *obs"], PRNGKeyArray], Float[Array, "B act"]]
+PolicyFn = Callable[[Shaped[Array, " B *obs"], PRNGKeyArray], Float[Array, "B act"]]
 """act(observations, key) -> actions in [-1, 1]. One observation is a batch of one."""
 Act = Callable[[Shaped[np.ndarray, " B *obs"], PRNGKeyArray, int], Float[np.ndarray, "B act"]]
 """act(observations, key, call): a policy on the host, with the noise that ``key`` has for the call of that number."""
@@ -99,10 +99,10 @@ class Agent(eqx.Module):
         """One gradient step on one batch. Pure: the same agent, batch and key give the same result."""
 
     @abc.abstractmethod
-    def policies(self) -> dict[str, PolicyFunction]:
+    def policies(self) -> dict[str, PolicyFn]:
         """The ways of acting that this agent offers."""
 
-    def exploration(self) -> PolicyFunction:
+    def exploration(self) -> PolicyFn:
         """How it acts while it gathers data online: as its main policy, unless that draws nothing at random."""
         return self.policies()[self.policy_names[0]]
 

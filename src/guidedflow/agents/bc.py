@@ -6,7 +6,7 @@ import jax
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from guidedflow.agents.agent import Agent, Metrics, PolicyFunction, adam_init, adam_step, hyperparameters
+from guidedflow.agents.agent import Agent, Metrics, PolicyFn, adam_init, adam_step, hyperparameters
 from guidedflow.nn.flow import VelocityField, integrate, matching_error
 from guidedflow.settings import Count, Positive, Sizes
 from guidedflow.types import Batch, Spec
@@ -61,7 +61,7 @@ class BC(Agent):
         flow, optimizer = adam_step(self.flow, gradients, self.optimizer, self.config.learning_rate)
         return type(self)(self.config, flow, optimizer), metrics
 
-    def policies(self) -> dict[str, PolicyFunction]:
+    def policies(self) -> dict[str, PolicyFn]:
         """``flow``: mu_omega(s, z), fresh noise z at every call."""
         flow, steps = self.flow, self.config.flow_steps
         return {"flow": lambda s, key: integrate(flow.at(s), flow.noise(s, key), steps)}

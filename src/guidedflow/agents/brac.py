@@ -14,7 +14,7 @@ from guidedflow.agents.agent import (
     Agent,
     CriticConfig,
     Metrics,
-    PolicyFunction,
+    PolicyFn,
     adam_init,
     adam_step,
     frozen,
@@ -97,6 +97,6 @@ class BRAC(Agent):
         targets = optax.incremental_update(self.networks, self.targets, self.config.tau)
         return type(self)(self.config, networks, targets, optimizer), metrics
 
-    def policies(self) -> dict[str, PolicyFunction]:
+    def policies(self) -> dict[str, PolicyFn]:
         """``actor``: mu(s), which a tanh keeps inside [-1, 1]."""
         return {"actor": lambda s, key: self.networks.actor(s)}

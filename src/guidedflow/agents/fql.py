@@ -9,15 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from guidedflow.agents.agent import (
-    CriticAgent,
-    CriticConfig,
-    Metrics,
-    PolicyFunction,
-    adam_init,
-    frozen,
-    hyperparameters,
-)
+from guidedflow.agents.agent import CriticAgent, CriticConfig, Metrics, PolicyFn, adam_init, frozen, hyperparameters
 from guidedflow.nn.actor import NoiseActor
 from guidedflow.nn.critic import Aggregate, Critic, aggregate, critic_loss
 from guidedflow.nn.flow import Noise, VelocityField, integrate, matching_error
@@ -116,7 +108,7 @@ class FQL(CriticAgent):
         """``total_loss`` at this agent's target and settings."""
         return total_loss(networks, self.target_critic, batch, noise, self.config)
 
-    def policies(self) -> dict[str, PolicyFunction]:
+    def policies(self) -> dict[str, PolicyFn]:
         """``actor``: clip(mu_theta(s, z)); ``flow``: mu_omega(s, z); fresh noise z at every call."""
         actor, flow, steps = self.networks.actor, self.networks.flow, self.config.flow_steps
         return {

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
-from guidedflow.agents.agent import CriticAgent, CriticConfig, Metrics, PolicyFunction, adam_init, hyperparameters
+from guidedflow.agents.agent import CriticAgent, CriticConfig, Metrics, PolicyFn, adam_init, hyperparameters
 from guidedflow.nn.critic import Critic, ValueFunction, implicit_q_losses
 from guidedflow.nn.flow import VelocityField, integrate, matching_error
 from guidedflow.settings import Count, InnerFraction, Sizes
@@ -102,7 +102,7 @@ class IFQL(CriticAgent):
         """``total_loss`` at this agent's target and settings."""
         return total_loss(networks, self.target_critic, batch, *noise, self.config)
 
-    def policies(self) -> dict[str, PolicyFunction]:
+    def policies(self) -> dict[str, PolicyFn]:
         """``flow``: the best valued of ``candidates`` actions mu_omega(s, z), fresh noise at every call."""
         critic, _, flow = self.networks
 

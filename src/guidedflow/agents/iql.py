@@ -10,15 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from guidedflow.agents.agent import (
-    CriticAgent,
-    CriticConfig,
-    Metrics,
-    PolicyFunction,
-    adam_init,
-    frozen,
-    hyperparameters,
-)
+from guidedflow.agents.agent import CriticAgent, CriticConfig, Metrics, PolicyFn, adam_init, frozen, hyperparameters
 from guidedflow.nn.actor import MeanActor
 from guidedflow.nn.critic import Critic, ValueFunction, implicit_q_losses
 from guidedflow.settings import InnerFraction, NonNegative, Sizes
@@ -121,11 +113,11 @@ class IQL(CriticAgent):
         """``total_loss`` at this agent's target and settings."""
         return total_loss(networks, self.target_critic, batch, self.config)
 
-    def policies(self) -> dict[str, PolicyFunction]:
+    def policies(self) -> dict[str, PolicyFn]:
         """``actor``: the mean, clipped to [-1, 1]."""
         return {"actor": lambda s, key: jnp.clip(self.networks.actor(s), -1.0, 1.0)}
 
-    def exploration(self) -> PolicyFunction:
+    def exploration(self) -> PolicyFn:
         """A draw from the Gaussian, clipped to [-1, 1]."""
         actor = self.networks.actor
 

@@ -14,7 +14,7 @@ from guidedflow.agents.agent import (
     Agent,
     CriticConfig,
     Metrics,
-    PolicyFunction,
+    PolicyFn,
     adam_init,
     adam_step,
     frozen,
@@ -164,11 +164,11 @@ class ReBRAC(Agent):
             **actor_metrics,
         }
 
-    def policies(self) -> dict[str, PolicyFunction]:
+    def policies(self) -> dict[str, PolicyFn]:
         """``actor``: mu(s), which a tanh keeps inside [-1, 1]."""
         return {"actor": lambda s, key: self.actor(s)}
 
-    def exploration(self) -> PolicyFunction:
+    def exploration(self) -> PolicyFn:
         """mu(s) with the noise of the target's smoothing, clipped to [-1, 1]."""
 
         def act(s: Array, key: PRNGKeyArray) -> Float[Array, "B act"]:
