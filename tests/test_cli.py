@@ -238,6 +238,7 @@ def test_a_truncated_and_a_foreign_file(fails, tmp_path, own_file, cube_data):
     fails("train", TASK, *QUICK, "--data-dir", folder, words=["qpos"])
 
 
+@pytest.mark.slow
 def test_a_run_folder_that_exists_and_a_resume_with_other_settings(run, fails, own_file):
     code, out, err = run("train", own_file, *QUICK, "--run-dir", "mine", "--batch-size", "500")
     assert code == 0, err

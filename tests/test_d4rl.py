@@ -295,6 +295,7 @@ def test_a_terminal_that_stays_on_ends_an_episode_in_each_of_its_rows_save_in_an
     assert np.unique(files.load(path, ends_at_terminals=False).episode_ends).tolist() == [4, 6, 7]
 
 
+@pytest.mark.slow
 def test_a_file_of_ones_own_is_trained_on(tmp_path):
     small = {"hidden": (12,), "flow_steps": 1, "steps": 10, "log_every": 10, "save_every": 10, "batch_size": 4}
     run = gf.train(write(tmp_path / "own.hdf5"), run_dir=tmp_path / "run", **small)
@@ -334,6 +335,7 @@ def test_where_the_files_are_published():
     assert all(base.endswith("/") for base in BASES)
 
 
+@pytest.mark.slow
 @needs_shared
 def test_a_d4rl_task_is_trained_on_and_scored(tmp_path):
     data = dict(np.load(SHARED / "data" / "door_human.npz"))

@@ -168,6 +168,7 @@ def four(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_members_on_several_devices_learn_what_they_learn_on_one(name, four, tmp_path):
     assert len(jax.devices()) == 1

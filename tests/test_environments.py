@@ -42,6 +42,7 @@ def problems(task: Task) -> list[str]:
     return [f"{task.id}: {name}" for name, holds in expected.items() if not holds]
 
 
+@pytest.mark.slow
 def test_all_144_tasks_are_made_stepped_and_scored():
     found = tasks()
     assert Counter(task.suite.name for task in found) == {"ogbench": 105, "d4rl": 18, "minari": 21}

@@ -75,6 +75,7 @@ def workers_in(directory: Path) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", [family for family in FAMILIES if not family.startswith("visual-")])
 def test_family_in_ogbench_format(family: str, tmp_path: Path) -> None:
     steps = 40
