@@ -1,10 +1,11 @@
 """Evaluates the policies of agents in an environment: during training, and those of a run afterwards."""
 
+import contextlib
 import dataclasses
 import functools
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -105,6 +106,8 @@ class Evaluator:
             on_episode(done, total)
 
         on_episode(done, total)
+        if folder is not None:
+            folder.mkdir(exist_ok=True)
         rows = []
         with jax.default_matmul_precision(self._settings.precision):
             for i, member, policy in wanted:
@@ -156,11 +159,9 @@ def evaluate(
 
     Args:
         run: the run's folder.
-        env: an environment of your own, by id or as a function that makes one; None: the one that the run was trained
-            for.
+        env: an environment of your own, by id or as a function that makes one; None: the run's.
         agent: the class of an algorithm of your own, if the run's is not registered.
-        episodes: how many for each; None: as many as in training. The same number at the same checkpoint repeats
-            the evaluation made in training.
+        episodes: how many for each; None: as many as in training, whose evaluation is then repeated.
         checkpoint: ``latest``, ``best`` or a step.
         policy: only this one.
         variant: only this one of a sweep, ``{"alpha": 0.3}``.
@@ -168,8 +169,7 @@ def evaluate(
         env_seed: of the episodes' starts and the policies' noise; None: those of the training's evaluations.
         videos: how many episodes of each to write as GIF into the run's folder ``videos``.
         workers: processes that run the environments; None: one a core.
-        record: whether evaluations.csv gets the rows, marked as made afterwards. Rows of another environment than the
-            run's are never written there.
+        record: whether evaluations.csv gets the rows; those of another environment are never written there.
         progress: whether a bar is shown.
 
     Returns:
@@ -181,51 +181,75 @@ def evaluate(
     """
     show_notices()
     saved = SavedRun(Path(run), agent)
-    task = saved.task(env)
-    if task is None:
-        raise RunError(
-            f"{run}: the run was trained on data without an environment, so there is none to evaluate in; name one "
-            "with env (--env)"
-        )
-    for name, value, least in (("episodes", episodes, 1), ("videos", videos, 0), ("env_seed", env_seed, 0)):
-        if value is not None and (not isinstance(value, int) or value < least):
-            raise SettingsError(f"{name}: expected at least {least}, found {value!r}")
-    settings = saved.settings
-    if episodes is not None or not settings.eval_episodes:
-        settings = dataclasses.replace(settings, eval_episodes=episodes or TrainSettings.eval_episodes)
-        check(settings)
+    task = _task(saved, env)
+    _check_numbers(episodes=(episodes, 1), videos=(videos, 0), env_seed=(env_seed, 0))
+    settings = _settings(saved, episodes)
+    workers = checked_workers(workers, settings)
     only = saved.filter(policy, variant, seed)
     agents, step = saved.agents(checkpoint)
-    backend = gl_backend() if videos else None  # The evaluator finds out what a pixel task needs.
-    if videos and backend is None:
-        logger.warning("no video is made: %s", NO_BACKEND)
-        videos = 0
-    folder = saved.folder.path / "videos" if videos else None
-    if folder is not None:
-        folder.mkdir(exist_ok=True)
-    callbacks, began = Callbacks([ProgressBar()] if progress else []), time.monotonic()
-
-    def on_episode(done: int, total: int) -> None:
-        elapsed = time.monotonic() - began
-        left = elapsed / done * (total - done) if done else None
-        callbacks(
-            "on_progress",
-            Progress(step, step, "evaluating", elapsed, left, episodes_done=done, episodes_total=total),
-        )
-
-    workers = checked_workers(workers, settings)
-    try:
-        with Evaluator(task, saved.spec, saved.members, settings, workers, backend) as evaluator:
-            rows = evaluator(
-                agents, step, only=only, env_seed=env_seed, videos=videos, folder=folder, on_episode=on_episode
-            )
-    finally:
-        callbacks("on_end", Progress(step, step, "finished", time.monotonic() - began))
+    backend = _film_backend(videos)
+    films: dict[str, Any] = {"videos": videos, "folder": saved.folder.path / "videos"} if backend is not None else {}
+    with (
+        _watched(step, progress) as on_episode,
+        Evaluator(task, saved.spec, saved.members, settings, workers, backend) as evaluator,
+    ):
+        rows = evaluator(agents, step, only=only, env_seed=env_seed, on_episode=on_episode, **films)
     rows = [{**row, "source": "evaluate"} for row in rows]
     if record and env is None:
         with saved.folder.lock():
             saved.folder.log_evaluations(rows)
     return rows
+
+
+def _task(saved: SavedRun, env: Any) -> Task:
+    task = saved.task(env)
+    if task is None:
+        where = saved.folder.path
+        raise RunError(
+            f"{where}: expected a run with an environment to evaluate in, found none; name one: env= (--env)"
+        )
+    return task
+
+
+def _check_numbers(**numbers: tuple[int | None, int]) -> None:
+    """Raise SettingsError unless each number that is given is at least the one beside it."""
+    for name, (value, least) in numbers.items():
+        if value is not None and (not isinstance(value, int) or value < least):
+            raise SettingsError(f"{name}: expected at least {least}, found {value!r}")
+
+
+def _film_backend(videos: int) -> str | None:
+    """What draws films, if there are to be any; the evaluator itself finds out what a pixel task needs."""
+    backend = gl_backend() if videos else None
+    if videos and backend is None:
+        logger.warning("no video is made: %s", NO_BACKEND)
+    return backend
+
+
+def _settings(saved: SavedRun, episodes: int | None) -> TrainSettings:
+    """The run's settings with another number of episodes, if one is asked for or the run had none."""
+    if episodes is None and saved.settings.eval_episodes:
+        return saved.settings
+    settings = dataclasses.replace(saved.settings, eval_episodes=episodes or TrainSettings.eval_episodes)
+    check(settings)
+    return settings
+
+
+@contextlib.contextmanager
+def _watched(step: int, show: bool) -> Iterator[Callable[[int, int], None]]:
+    """A function to be called after each episode, which draws the progress bar."""
+    callbacks, began = Callbacks([ProgressBar()] if show else []), time.monotonic()
+
+    def on_episode(done: int, total: int) -> None:
+        elapsed = time.monotonic() - began
+        left = elapsed / done * (total - done) if done else None
+        here = Progress(step, step, "evaluating", elapsed, left, episodes_done=done, episodes_total=total)
+        callbacks("on_progress", here)
+
+    try:
+        yield on_episode
+    finally:
+        callbacks("on_end", Progress(step, step, "finished", time.monotonic() - began))
 
 
 def checked_workers(workers: int | None, settings: TrainSettings) -> int:

@@ -5,7 +5,7 @@ import logging
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from guidedflow.agents import Agent, find_agent
 from guidedflow.data.dataset import Dataset, check_needs
@@ -16,6 +16,7 @@ from guidedflow.runs.folder import RunFolder
 from guidedflow.runs.loggers import Logger, TensorBoard, WeightsAndBiases
 from guidedflow.settings import build
 from guidedflow.suites import find_task
+from guidedflow.suites.suite import Task
 from guidedflow.training.display import ProgressBar, make_console, results_table
 from guidedflow.training.evaluate import checked_workers
 from guidedflow.training.prepare import (
@@ -92,41 +93,9 @@ def train(
         RunError: the run's folder exists, or the run cannot go on.
         Interrupted: SIGINT or SIGTERM came; the run is saved and can be continued.
     """
-    show_notices()
-    algorithm = find_agent(agent)
-    if run_dir is not None:
-        RunFolder(Path(run_dir)).check_new()
-    if env is not None:
-        known, data, record = own_environment(env, task, dataset)
-    else:
-        known, dataset = find_task_and_data(task, dataset)  # type: ignore[assignment]
-    resolved = resolve(algorithm, preset, known, settings)
+    execution = Execution(workers, eval_async, wandb, loggers, callbacks, progress)
     swept = plain_sweep(sweep)
-    trained = members(resolved.config, resolved.train.seeds, swept)
-    check_task(algorithm, known, resolved.train)
-    workers = checked_workers(workers, resolved.train)
-    loggers = _loggers(wandb, loggers)
-    if env is None:
-        data, record = load_data(known, dataset, data_dir)
-    algorithm.check_spec(data.spec)
-    check_needs(algorithm, data)
-    config = make_config(algorithm, preset, resolved, swept, data, record, known, is_own_env=env is not None)
-    folder = RunFolder.create(new_folder(config) if run_dir is None else Path(run_dir), config)
-    say_before_training(algorithm, known, resolved, data, record, is_sweep=bool(swept))
-    logger.info("run: %s", folder.path)
-    trainer = Trainer(
-        folder,
-        algorithm,
-        trained,
-        resolved.train,
-        data,
-        known,
-        workers=workers,
-        eval_async=eval_async,
-        loggers=loggers,
-        callbacks=_callbacks(progress, callbacks),
-    )
-    return _run(trainer, progress)
+    return _start(task, env, dataset, find_agent(agent), preset, swept, run_dir, data_dir, settings, execution)
 
 
 def resume(
@@ -167,13 +136,84 @@ def resume(
         SettingsError, DataError: other settings or other data; the message lists the differences.
         Interrupted: as ``train``.
     """
-    show_notices()
+    execution = Execution(workers, eval_async, wandb, loggers, callbacks, progress)
     saved = SavedRun(Path(run_dir), agent)
     _check_same(saved, settings)
-    task = saved.task(env)
-    train_settings, config = _extended(saved, extend_to)
-    workers = checked_workers(workers, train_settings)
-    loggers = _loggers(wandb, loggers)
+    return _continue(saved, extend_to, saved.task(env), dataset, data_dir, execution)
+
+
+class Execution(NamedTuple):
+    """How a run is carried out and watched. Nothing of it changes what is learned or measured."""
+
+    workers: int | None
+    eval_async: bool
+    wandb: Literal["online", "offline"] | None
+    loggers: Sequence[Logger]
+    callbacks: Sequence[Any]
+    progress: bool
+
+    def options(self, settings: TrainSettings) -> dict[str, Any]:
+        """The trainer's options.
+
+        Raises:
+            SettingsError: one of them is not possible.
+        """
+        wandb = [WeightsAndBiases(self.wandb)] if self.wandb is not None else []
+        return {
+            "workers": checked_workers(self.workers, settings),
+            "eval_async": self.eval_async,
+            "loggers": [TensorBoard(), *wandb, *self.loggers],
+            "callbacks": Callbacks([*([ProgressBar()] if self.progress else []), *self.callbacks]),
+        }
+
+
+def _start(
+    task: str | Path | None,
+    env: Any,
+    dataset: Dataset | Path | str | None,
+    agent: type[Agent],
+    preset: Preset,
+    sweep: Mapping[str, tuple[float, ...]],
+    run_dir: Path | str | None,
+    data_dir: Path | str | None,
+    settings: Mapping[str, Any],
+    execution: Execution,
+) -> Run:
+    """Check everything that was asked for, then make the run's folder and train in it."""
+    show_notices()
+    if run_dir is not None:
+        RunFolder(Path(run_dir)).check_new()
+    if env is not None:
+        known, data, record = own_environment(env, task, dataset)
+    else:
+        known, dataset = find_task_and_data(task, dataset)  # type: ignore[assignment]
+    resolved = resolve(agent, preset, known, settings)
+    trained = members(resolved.config, resolved.train.seeds, sweep)
+    check_task(agent, known, resolved.train)
+    options = execution.options(resolved.train)
+    if env is None:
+        data, record = load_data(known, dataset, data_dir)
+    agent.check_spec(data.spec)
+    check_needs(agent, data)
+    config = make_config(agent, preset, resolved, sweep, data, record, known, is_own_env=env is not None)
+    folder = RunFolder.create(new_folder(config) if run_dir is None else Path(run_dir), config)
+    say_before_training(agent, known, resolved, data, record, is_sweep=bool(sweep))
+    logger.info("run: %s", folder.path)
+    return _run(Trainer(folder, agent, trained, resolved.train, data, known, **options), execution.progress)
+
+
+def _continue(
+    saved: SavedRun,
+    extend_to: int | None,
+    task: Task | None,
+    dataset: Dataset | Path | str | None,
+    data_dir: Path | str | None,
+    execution: Execution,
+) -> Run:
+    """Check that the run can go on, then train in its folder."""
+    show_notices()
+    settings, config = _extended(saved, extend_to)
+    options = execution.options(settings)
     data, record = load_data_again(saved, task, dataset, data_dir)
     if data.spec != saved.spec or not data.matches(saved.config.data.fingerprint):
         raise DataError(
@@ -184,19 +224,8 @@ def resume(
         with saved.folder.lock():
             config.write(saved.folder.path)
             saved.folder.reopen()
-    trainer = Trainer(
-        saved.folder,
-        saved.agent,
-        saved.members,
-        train_settings,
-        data,
-        task,
-        workers=workers,
-        eval_async=eval_async,
-        loggers=loggers,
-        callbacks=_callbacks(progress, callbacks),
-    )
-    return _run(trainer, progress)
+    trainer = Trainer(saved.folder, saved.agent, saved.members, settings, data, task, **options)
+    return _run(trainer, execution.progress)
 
 
 def _check_same(saved: SavedRun, given: Mapping[str, Any]) -> None:
@@ -242,14 +271,6 @@ def _extended(saved: SavedRun, steps: int | None) -> tuple[TrainSettings, RunCon
         saved.config, settings=to_json(settings), extensions=(*saved.config.extensions, extension)
     )
     return settings, config
-
-
-def _loggers(wandb: Literal["online", "offline"] | None, loggers: Sequence[Logger]) -> list[Logger]:
-    return [TensorBoard(), *([WeightsAndBiases(wandb)] if wandb is not None else []), *loggers]
-
-
-def _callbacks(progress: bool, callbacks: Sequence[Any]) -> Callbacks:
-    return Callbacks([*([ProgressBar()] if progress else []), *callbacks])
 
 
 def _run(trainer: Trainer, show: bool) -> Run:
