@@ -25,6 +25,11 @@ def to_oracle(network: MLP) -> oracle.Mlp:
     )
 
 
+def fresh(agent_class, config, spec: Spec = SPEC, seed: int = 0):
+    """An agent with its initial parameters."""
+    return agent_class.build(jax.tree.map(jnp.float32, config), spec, jax.random.key(seed))
+
+
 def critics(critic) -> list[oracle.Mlp]:
     return [to_oracle(member) for member in critic.members]
 

@@ -13,6 +13,7 @@ from bridge import (
     assert_reached_by,
     critics,
     double_precision,
+    fresh,
     oracle_batch,
     perturbed,
     random_batch,
@@ -46,7 +47,7 @@ def test_the_options_below_cover_every_target_and_every_guidance():
 
 def setup(options, seed=0):
     config = GFPConfig(hidden=(16, 12), flow_steps=4, alpha=1.7, discount=0.93, **options)
-    agent = GFP.init(config, SPEC, jax.random.key(seed))
+    agent = fresh(GFP, config, seed=seed)
     networks, target = perturbed(agent.networks, 1), perturbed(agent.target_critic, 2)
     rng = np.random.default_rng(3)
     batch = random_batch(4)
@@ -129,7 +130,7 @@ def test_single_precision_agrees_to_1e_5():
 
 def test_update_is_one_adam_step_of_every_network():
     config, *_ = setup({})
-    agent = GFP.init(config, SPEC, jax.random.key(0))
+    agent = fresh(GFP, config)
     batch = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), random_batch(0))
     updated, _ = jax.jit(GFP.update)(agent, batch, jax.random.key(1))
     for before, after in zip(jax.tree.leaves(agent.networks), jax.tree.leaves(updated.networks), strict=True):
@@ -140,7 +141,7 @@ def test_update_is_one_adam_step_of_every_network():
 
 
 def test_update_is_pure_and_repeats_itself():
-    agent = GFP.init(setup({})[0], SPEC, jax.random.key(0))
+    agent = fresh(GFP, setup({})[0])
     batch = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), random_batch(0))
     update = jax.jit(GFP.update)
     first, second = (update(agent, batch, jax.random.key(1))[0] for _ in range(2))
@@ -151,7 +152,7 @@ def test_update_is_pure_and_repeats_itself():
 
 def test_several_adam_steps_match_the_oracle():
     with double_precision():
-        agent = as_double(GFP.init(setup({"target_agg": "mean"})[0], SPEC, jax.random.key(0)))
+        agent = as_double(fresh(GFP, setup({"target_agg": "mean"})[0]))
         batch = as_double(random_batch(0))
         network = to_oracle(agent.networks.actor.net)
         m = v = oracle_nn.map_leaves(np.zeros_like, network)
@@ -177,7 +178,7 @@ def test_guidance_is_stable_at_tiny_eta_and_absent_at_zero():
 
 
 def test_policies_stay_in_the_action_box_and_the_flow_is_the_oracles():
-    agent = GFP.init(GFPConfig(hidden=(16, 12), flow_steps=7), SPEC, jax.random.key(0))
+    agent = fresh(GFP, GFPConfig(hidden=(16, 12), flow_steps=7))
     agent = dataclasses.replace(agent, networks=perturbed(agent.networks, 0, 0.5))
     s = jnp.asarray(np.random.default_rng(0).normal(size=(20, 6)), jnp.float32)
     key = jax.random.key(3)

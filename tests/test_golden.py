@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from bridge import fresh
 from conftest import SHARED
 
 from guidedflow.agents import AGENTS
@@ -99,7 +100,7 @@ def start(recording, case, **changes):
     agent_class = AGENTS[case.rstrip("123456")]
     settings = {**agent_class.config_class.tuned_with, **read_settings(recording, case), **changes}
     spec = Spec((5,), np.dtype("float32"), 2)
-    agent = agent_class.init(agent_class.config_class(hidden=(16, 16), **settings), spec, jax.random.key(0))
+    agent = fresh(agent_class, agent_class.config_class(hidden=(16, 16), **settings), spec)
     for name in network_names(recording, case):
         net = read_network(recording, f"{case}/start/{name}", network(agent, name))
         agent = eqx.tree_at(lambda agent, name=name: network(agent, name), agent, net)
