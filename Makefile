@@ -1,5 +1,5 @@
 # make train: data, training, evaluation and the result, from a bare machine.   make test: all tests, likewise.
-# make check: what to run before a commit, under two minutes: lint, types, and the tests that are not slow.
+# make check: what to run before a commit, lint, types, and the tests that are not slow.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
