@@ -81,14 +81,6 @@ class RunConfig:
         """The run in a few words, for headings."""
         return f"{self.agent} on {self.task or self.env or Path(self.data.source).name}"
 
-    def setting(self, name: str) -> Any:
-        """The value of a setting, of the run's own or of the algorithm's.
-
-        Raises:
-            KeyError: there is none of that name.
-        """
-        return self.config[name] if name in self.config else self.settings[name]
-
     @classmethod
     def read(cls, folder: Path) -> Self:
         """The config of a run's folder.
