@@ -1,6 +1,6 @@
 """What GFP's temperature eta does, on a bandit with six modes of different value (the paper's figure).
 
-    python examples/temperature.py [PICTURE [STEPS]]
+    python examples/temperature.py [PICTURE [STEPS [PRECISION]]]
 
 One state, two-dimensional actions. The data covers six modes evenly: three are almost equally good, three are worse.
 Plain cloning covers all of them. With eta = 1e-1 VaBC leans away from the worst, with 1e-3 it stays with the good ones
@@ -40,10 +40,10 @@ def bandit(rows: int = 6_000, seed: int = 0) -> gf.Dataset:
     )
 
 
-def train(name: str, dataset: gf.Dataset, steps: int, **settings: Any) -> Agent:
+def train(name: str, dataset: gf.Dataset, steps: int, precision: Any, **settings: Any) -> Agent:
     """A trained agent of the small network."""
     agent = gf.make_agent(name, dataset.spec, **{**NETWORK, **settings})
-    return gf.fit(agent, dataset, steps=steps)[0]
+    return gf.fit(agent, dataset, steps=steps, precision=precision)[0]
 
 
 def draw(agent: Agent, policy: str, count: int = 2_000) -> np.ndarray:
@@ -58,12 +58,12 @@ def mass(actions: np.ndarray) -> np.ndarray:
     return np.bincount(nearest, minlength=MODES) / len(actions)
 
 
-def main(path: str = "temperature.png", steps: str = "5000") -> None:
+def main(path: str = "temperature.png", steps: str = "5000", precision: str = "default") -> None:
     """Train, print the mass per mode, and draw the figure."""
-    dataset, updates = bandit(), int(steps)
-    cloning = train("bc", dataset, updates)
-    fql = train("fql", dataset, updates, alpha=0.1)
-    guided = {eta: train("gfp", dataset, updates, alpha=1.0, eta=eta) for eta in ETAS}
+    dataset, how = bandit(), dict[str, Any](steps=int(steps), precision=precision)
+    cloning = train("bc", dataset, **how)
+    fql = train("fql", dataset, **how, alpha=0.1)
+    guided = {eta: train("gfp", dataset, **how, alpha=1.0, eta=eta) for eta in ETAS}
     flows = {"BC flow": draw(cloning, "flow"), "FQL flow": draw(fql, "flow")}
     flows |= {f"VaBC, eta {eta:g}": draw(agent, "vabc") for eta, agent in guided.items()}
     actors = {"FQL actor": draw(fql, "actor")}

@@ -14,13 +14,13 @@ pytestmark = pytest.mark.slow
 LOST = np.array([2.0, 0.6, 0.2, 0.02, 0.006, 0.0])
 
 
-@pytest.fixture(scope="module")
-def mass(tmp_path_factory):
+@pytest.fixture(scope="module", params=["default", "mixed"])
+def mass(tmp_path_factory, request):
     """What the example prints: the fraction of a policy's actions nearest to each mode, by the policy's name."""
     picture = tmp_path_factory.mktemp("temperature") / "temperature.png"
     # Compiled for speed, unlike the other tests: here training takes longer than compiling.
     environment = {name: value for name, value in os.environ.items() if name != "JAX_DISABLE_MOST_OPTIMIZATIONS"}
-    command = [sys.executable, EXAMPLE, picture, "2000"]
+    command = [sys.executable, EXAMPLE, picture, "2000", request.param]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     assert picture.read_bytes().startswith(b"\x89PNG")
     rows = [re.match(r"(.*?)  +([\d.% ]+)$", line) for line in done.stdout.splitlines()]

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped, UInt8
 
 from guidedflow.nn.mlp import MLP
+from guidedflow.nn.products import convolve
 
 CHANNELS = (16, 32, 32)
 FEATURES = 512
@@ -36,8 +37,7 @@ class Conv(eqx.Module):
 
     def __call__(self, x: Float[Array, "B height width in"]) -> Float[Array, "B height width out"]:
         """The convolution, zeros beyond the edges."""
-        layout = ("NHWC", "HWIO", "NHWC")
-        return jax.lax.conv_general_dilated(x, self.kernel, (1, 1), "SAME", dimension_numbers=layout) + self.bias
+        return convolve(x, self.kernel) + self.bias
 
 
 class Stage(eqx.Module):

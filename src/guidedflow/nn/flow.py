@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
 from guidedflow.nn.encoder import Encoder, make_encoder
 from guidedflow.nn.mlp import MLP
+from guidedflow.nn.products import dense
 
 TimeInput = Literal["raw", "sinusoidal"]
 EMBEDDING_SIZE = 64
@@ -85,12 +86,12 @@ class VelocityField(eqx.Module):
         """
         size = self.encoder.size
         weight = self.net.weights[0]
-        share = self.encoder(observations) @ weight[:size] + self.net.biases[0]
+        share = dense(self.encoder(observations), weight[:size]) + self.net.biases[0]
 
         def velocity(t: Float[Array, "*batch 1"], x: Float[Array, "*batch act"]) -> Float[Array, "*batch act"]:
             features = embed_time(t) if self.time == "sinusoidal" else t
             features = jnp.broadcast_to(features, (*x.shape[:-1], features.shape[-1]))
-            return self.net.after_first(share + jnp.concatenate([x, features], axis=-1) @ weight[size:])
+            return self.net.after_first(share + dense(jnp.concatenate([x, features], axis=-1), weight[size:]))
 
         return velocity
 

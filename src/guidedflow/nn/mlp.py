@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from guidedflow.nn.products import dense
+
 LAYER_NORM_EPSILON = 1e-6
 
 
@@ -60,7 +62,7 @@ class MLP(eqx.Module):
 
     def __call__(self, x: Float[Array, "*batch in"]) -> Float[Array, "*batch out"]:
         """The network's output for rows x."""
-        return self.after_first(x @ self.weights[0] + self.biases[0])
+        return self.after_first(dense(x, self.weights[0]) + self.biases[0])
 
     def after_first(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch out"]:
         """The network's output from its first layer's pre-activations, for callers that assemble those themselves."""
@@ -68,5 +70,5 @@ class MLP(eqx.Module):
             x = jax.nn.gelu(x, approximate=True)
             if self.norms is not None:
                 x = self.norms[i](x)
-            x = x @ weight + bias
+            x = dense(x, weight) + bias
         return x

@@ -14,6 +14,8 @@ from guidedflow.types import Spec
 
 FILE = "config.json"
 VERSIONED = ("guidedflow", "jax", "equinox", "optax", "orbax-checkpoint", "numpy", "mujoco", "gymnasium", "ogbench")
+RENAMED = {"matmul_precision": "precision"}
+"""Settings of runs made by older versions."""
 IN_MEMORY = "arrays in memory"
 """Where data lay that was no file."""
 
@@ -121,9 +123,9 @@ class RunConfig:
         return cls(
             agent=saved["agent"],
             preset=saved["preset"],
-            settings=saved["settings"],
+            settings=_renamed(saved["settings"]),
             config=saved["config"],
-            sources={name: str(source) for name, source in saved["sources"].items()},
+            sources=_renamed({name: str(source) for name, source in saved["sources"].items()}),
             sweep={name: tuple(map(float, values)) for name, values in (saved.get("sweep") or {}).items()},
             spec=Spec.from_json(saved["spec"]),
             data=DataRecord(
@@ -149,6 +151,14 @@ def _check_types(saved: Any, wanted: Mapping[str, type]) -> None:
         value = saved[name]
         if not isinstance(value, kind) or isinstance(value, bool):
             raise TypeError(f"{name}: expected {kind.__name__}, found {value!r}")
+
+
+def _renamed(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings, or what is told of them, under today's names."""
+    values = {"bfloat16": "mixed"} if "matmul_precision" in saved else {}
+    return {
+        RENAMED.get(name, name): values.get(value, value) if name in RENAMED else value for name, value in saved.items()
+    }
 
 
 def versions() -> dict[str, str]:

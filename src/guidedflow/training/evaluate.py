@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import jax
-
 from guidedflow.agents import Agent
 from guidedflow.agents.agent import acting
 from guidedflow.envs.vector import VectorEnv
 from guidedflow.errors import RunError, SettingsError
+from guidedflow.nn.products import acting_precision, computed_in
 from guidedflow.notices import show_notices
 from guidedflow.opengl import NO_BACKEND, gl_backend
 from guidedflow.processes import available_cores
@@ -109,7 +108,7 @@ class Evaluator:
         if folder is not None:
             folder.mkdir(exist_ok=True)
         rows = []
-        with jax.default_matmul_precision(self._settings.precision):
+        with computed_in(acting_precision(self._settings.precision)):
             for i, member, policy in wanted:
                 clip = f"step{step} {variant_text(member.variant)} seed{member.seed} {policy}"
                 episodes = run_episodes(

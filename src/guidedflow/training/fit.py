@@ -9,6 +9,7 @@ import optax
 
 from guidedflow.agents import Agent, find_agent
 from guidedflow.data.dataset import Dataset, check_needs
+from guidedflow.nn.products import Precision, computed_in
 from guidedflow.settings import build
 from guidedflow.training.members import init_agents, member_keys, select
 from guidedflow.training.metrics import check_finite
@@ -44,6 +45,7 @@ def fit(
     batch_size: int = 256,
     seed: int = 0,
     first_step: int | None = None,
+    precision: Precision = "default",
 ) -> tuple[Agent, dict[str, np.ndarray]]:
     """Train one agent in memory: no folder, no evaluation.
 
@@ -55,6 +57,7 @@ def fit(
         seed: of batches and noise, which are functions of it and of each step's number alone.
         first_step: the first update's number; None: as many as the agent's optimiser has counted, so that another
             call goes on where the last one ended instead of repeating its batches.
+        precision: of the updates' products, ``mixed`` for bfloat16 operands; as in ``TrainSettings``.
 
     Returns:
         The trained agent, and each metric's value at every step, shape (steps,).
@@ -65,7 +68,8 @@ def fit(
         DataError: the algorithm needs rewards, and the data has none.
         Exception: what the agent's ``update`` raised; a note says for which data, in case the agent was made for other.
     """
-    settings = build(TrainSettings, {"steps": steps, "batch_size": batch_size, "seeds": (seed,)})
+    wanted = {"steps": steps, "batch_size": batch_size, "seeds": (seed,), "precision": precision}
+    settings = build(TrainSettings, wanted)
     check_needs(type(agent), dataset)
     first = _updates_of(agent) if first_step is None else first_step
     member = Member((), seed, agent.config)
@@ -75,9 +79,9 @@ def fit(
     try:
         if stays_on_disk(dataset):
             with DiskSource(dataset, keys, settings, stop=first + steps) as source:
-                agents, pieces = _run(source, agents, first, steps)
+                agents, pieces = _run(source, agents, first, steps, precision)
         else:
-            agents, pieces = _run(DeviceSource(dataset, keys, settings), agents, first, steps)
+            agents, pieces = _run(DeviceSource(dataset, keys, settings), agents, first, steps, precision)
     except (TypeError, ValueError) as error:
         error.add_note(f"guidedflow: the data is {dataset.spec}; was the agent made for other data?")
         raise
@@ -86,10 +90,13 @@ def fit(
     return select(agents, 0), {name: values[0] for name, values in series.items()}
 
 
-def _run(source: Any, agents: Agent, first: int, steps: int) -> tuple[Agent, list[dict[str, np.ndarray]]]:
+def _run(
+    source: Any, agents: Agent, first: int, steps: int, precision: Precision
+) -> tuple[Agent, list[dict[str, np.ndarray]]]:
     pieces = []
     for step in range(first, first + steps, MOST_STEPS):
-        agents, series = source.updates(agents, step, min(MOST_STEPS, first + steps - step))
+        with computed_in(precision):
+            agents, series = source.updates(agents, step, min(MOST_STEPS, first + steps - step))
         pieces.append(series)
     return agents, pieces
 

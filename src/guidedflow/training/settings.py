@@ -11,6 +11,7 @@ import numpy as np
 
 from guidedflow.agents import Agent
 from guidedflow.errors import SettingsError
+from guidedflow.nn.products import Precision
 from guidedflow.runs.folder import member_label
 from guidedflow.settings import Count, CountOrZero, Fraction, Range, build, check
 from guidedflow.suites.suite import Task
@@ -45,15 +46,11 @@ class TrainSettings:
     """Environments stepped side by side; each runs its fixed share of the episodes."""
     save_every: Count = 50_000
     """Steps between checkpoints; the last two and the best are kept."""
-    matmul_precision: Literal["default", "float32", "tensorfloat32", "bfloat16"] = "default"
-    """Of matrix products on accelerators. default: JAX's own choice there, with which the published code ran."""
+    precision: Precision = "default"
+    """Of the updates' matrix products and convolutions. default: float32, on accelerators rounded as JAX chooses, with
+    which the published code ran; mixed: bfloat16 operands and float32 sums. Policies act without rounding of ours."""
     success_timing: Literal["post", "pre"] = "post"
     """Whether success and reward speak of the state after a step (the published protocol) or before it."""
-
-    @property
-    def precision(self) -> str | None:
-        """``matmul_precision`` as JAX wants it."""
-        return None if self.matmul_precision == "default" else self.matmul_precision
 
 
 Sweep = Mapping[str, Sequence[float]]

@@ -16,6 +16,7 @@ from guidedflow.agents import Agent
 from guidedflow.data.dataset import Dataset
 from guidedflow.envs.vector import VectorEnv
 from guidedflow.errors import Interrupted, RunError
+from guidedflow.nn.products import computed_in
 from guidedflow.runs.folder import RunFolder
 from guidedflow.runs.loggers import Logger, started
 from guidedflow.runs.summary import main_scores
@@ -215,7 +216,7 @@ class Trainer:
         self._record(series)
 
     def _updates(self, source: Source, count: int) -> tuple[Agent, dict[str, np.ndarray]]:
-        with jax.default_matmul_precision(self.settings.precision):
+        with computed_in(self.settings.precision):
             return source.updates(self._agents, self.step, count)
 
     def _next_stop(self) -> int:
