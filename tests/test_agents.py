@@ -46,6 +46,7 @@ def same(a, b) -> bool:
     return all(jax.tree.leaves(jax.tree.map(lambda x, y: bool((x == y).all()), a, b)))
 
 
+@pytest.mark.slow
 def test_updates_are_pure_and_return_scalar_metrics(agent, batch):
     before = jax.tree.map(jnp.copy, agent)
     updated, metrics = jax.jit(type(agent).update)(agent, batch, jax.random.key(1))
@@ -56,6 +57,7 @@ def test_updates_are_pure_and_return_scalar_metrics(agent, batch):
     assert all(np.shape(value) == () and np.isfinite(value) for value in metrics.values())
 
 
+@pytest.mark.slow
 def test_policies_act_batched_and_single_within_the_box(agent):
     policies = agent.policies()
     assert tuple(policies) == agent.policy_names
@@ -91,6 +93,7 @@ def test_no_ten_lines_are_repeated_between_two_algorithms():
             assert other is module, f"{module.__name__} and {other.__name__}: {lines[i]}"
 
 
+@pytest.mark.slow
 def test_seeds_and_float_settings_vmap(name, batch):
     agents = init_agents(AGENTS[name], [Member((), seed, small_config(name)) for seed in (0, 1)], SPEC)
     config = jax.tree.map(lambda leaf: leaf * jnp.array([1.0, 0.5]), agents.config)  # Two settings at once, too.

@@ -118,6 +118,7 @@ def test_signals_say_how_soon_a_training_ends_and_that_it_goes_on(rows):
     assert_positive(row, "updates_per_second", "said_seconds", "ended_seconds")
 
 
+@pytest.mark.slow
 def test_a_training_that_makes_no_updates_has_its_words_in_the_row(rows, monkeypatch):
     monkeypatch.setattr(signals, "STEPS", 15)  # No multiple of the steps between rows of metrics.
     (row,) = rows("signals", "--agents", "bc", *TINY, "--no-pictures", "--rows", "2000")

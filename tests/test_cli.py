@@ -217,6 +217,7 @@ def test_broken_files(fails, tmp_path, fields, words):
     fails("train", "own.npz", *QUICK, words=["own.npz", *words])
 
 
+@pytest.mark.slow
 def test_a_truncated_and_a_foreign_file(fails, tmp_path, own_file, cube_data):
     content = own_file.read_bytes()
     (tmp_path / "cut.npz").write_bytes(content[: len(content) // 2])
@@ -358,6 +359,7 @@ class Broken(BC):
 """
 
 
+@pytest.mark.slow
 def test_an_exception_of_the_users_own_code_keeps_its_traceback(own_file, tmp_path):
     (tmp_path / "mine.py").write_text(USERS_AGENT)
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])

@@ -170,6 +170,7 @@ def test_timeouts_are_optional_and_pictures_pass_through(tmp_path):
     assert dataset.size == 120
 
 
+@pytest.mark.slow
 def test_a_folder_of_episodes(tmp_path):
     """c terminated by terminals, a by a scalar without its final observation, b was cut off, d too and lacks it."""
     folder = tmp_path / "episodes"
@@ -304,6 +305,7 @@ def ranged_file(folder, **options):
     return gf.convert(fields, folder / "own.npz", **options)
 
 
+@pytest.mark.slow
 def test_a_policy_takes_dictionaries_and_acts_in_the_datas_range(tmp_path):
     dataset = gf.load_dataset(ranged_file(tmp_path))
     np.testing.assert_allclose(np.abs(dataset.actions).max(axis=0), 1, atol=0.1)
@@ -360,6 +362,7 @@ class Recorder(VectorEnv):
         return outcomes
 
 
+@pytest.mark.slow
 def test_evaluation_and_interaction_take_actions_of_the_environments_range():
     spec = Spec((4,), np.dtype("float32"), 3, (), RANGE)
     env = Recorder(2)

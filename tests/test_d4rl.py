@@ -50,6 +50,7 @@ def mean_return(env, act, episodes=20):
     return np.mean(returns)
 
 
+@pytest.mark.slow
 @needs_shared
 def test_replaying_the_human_door_demonstrations_gives_the_stored_replays():
     data = dict(np.load(SHARED / "data" / "door_human.npz"))
@@ -79,6 +80,7 @@ def test_replaying_the_human_door_demonstrations_gives_the_stored_replays():
     assert abs(np.mean(returns) / stored - 1) < 0.01
 
 
+@pytest.mark.slow
 @needs_shared
 @pytest.mark.parametrize(
     ("hand", "low", "high"), [("door", 95, 110), ("hammer", 105, 135), ("relocate", 90, 110), ("pen", 75, 120)]
@@ -88,6 +90,7 @@ def test_the_experts_score_as_published(hand, low, high):
     assert low <= task.suite.score(task, 0.0, mean_return(make_env(task), expert(hand))) <= high
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hand", HANDS)
 def test_random_actions_score_nothing(hand):
     task = find_task(f"{hand}-cloned-v1")

@@ -180,12 +180,14 @@ def test_members_on_several_devices_learn_what_they_learn_on_one(name, four, tmp
     assert RunFolder(one.path).config().device == device_names(len(RUNS[name]["seeds"])) == str(jax.devices()[0])
 
 
+@pytest.mark.slow
 def test_online_each_members_buffer_is_on_its_device(four):
     assert json.loads((four / "devices.json").read_text())["online"] == 4
     with np.load(four / "online.npz") as saved:
         assert_identical(go_online()[1], list(saved.values()))
 
 
+@pytest.mark.slow
 def test_a_run_is_continued_on_another_number_of_devices(four, tmp_path):
     shutil.copytree(four / "cut", tmp_path / "from four to one")
     gf.resume(tmp_path / "from four to one", dataset=dataset())

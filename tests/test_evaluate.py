@@ -79,6 +79,7 @@ def test_intervals():
     assert math.isnan(summarize(rows[:1]).return_half_width)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -129,6 +130,7 @@ def test_success_timing_post_is_the_default_and_speaks_of_the_state_after_the_st
     assert solved == {"default": True, "post": True, "pre": False}
 
 
+@pytest.mark.slow
 def test_workers_see_what_one_environment_sees_without_opengl():
     env = make_env(TASK)
     observation, _ = env.reset(seed=7)
@@ -158,6 +160,7 @@ def test_a_killed_worker_says_so():
         vector.exchange([Reset(1)])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(gl_backend() is None, reason="videos need EGL (libegl1, libgl1-mesa-dri) or OSMesa (libosmesa6)")
 def test_videos_are_written(tmp_path):
     from PIL import Image

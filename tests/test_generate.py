@@ -117,6 +117,7 @@ def test_family_in_ogbench_format(family: str, tmp_path: Path) -> None:
         assert -PARTS[world] <= dataset["rewards"].min() <= dataset["rewards"].max() <= 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["cube-triple-play", "scene-noisy", "puzzle-4x4-noisy"])
 def test_used_environment_makes_the_same_episode(family: str) -> None:
     used = Collector(family, steps=150)
@@ -137,6 +138,7 @@ def test_actions_replay_to_the_recorded_states() -> None:
         env.step(action)
 
 
+@pytest.mark.slow
 def test_workers_do_not_change_a_byte(tmp_path: Path) -> None:
     options = {"episodes": 5, "val_episodes": 2, "steps": 25, "seed": 7}
     one = generate("cube-single-noisy", directory=tmp_path / "1", workers=1, **options)
@@ -170,6 +172,7 @@ def test_episodes_depend_on_seed_and_split() -> None:
         assert not np.array_equal(first, other["observations"])
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_then_continued(tmp_path: Path) -> None:
     options = {"episodes": 12, "val_episodes": 1, "steps": 80, "workers": 2}
     result = generate_until(3, "os.kill(os.getpid(), signal.SIGKILL)", tmp_path / "killed", **options)
@@ -216,6 +219,7 @@ def test_interrupt_ends_the_workers_and_keeps_what_is_finished(tmp_path: Path) -
     assert not list(tmp_path.glob("*.npz"))
 
 
+@pytest.mark.slow
 def test_broken_part_is_made_again(tmp_path: Path) -> None:
     def stop_before_joining(done: int, total: int) -> None:
         if done == total:
@@ -241,6 +245,7 @@ def test_broken_part_is_made_again(tmp_path: Path) -> None:
     np.testing.assert_array_equal(val, collector.episode(0, 0, "val")["observations"])
 
 
+@pytest.mark.slow
 def test_no_half_file_under_a_final_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full_disk(file: int) -> None:
         raise OSError(28, "No space left on device")
@@ -253,6 +258,7 @@ def test_no_half_file_under_a_final_name(tmp_path: Path, monkeypatch: pytest.Mon
     assert not list(tmp_path.glob(".partial/*/*.tmp"))
 
 
+@pytest.mark.slow
 def test_a_worker_that_fails_says_why_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
@@ -267,6 +273,7 @@ def test_a_worker_that_fails_says_why_in_one_line(tmp_path: Path, monkeypatch: p
         generate("cube-single-play", directory=tmp_path, episodes=1, steps=200)
 
 
+@pytest.mark.slow
 def test_second_call_keeps_the_files(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     first = generate("cube-single-play", directory=tmp_path, episodes=2, steps=3)
     times = [path.stat().st_mtime_ns for path in first]
@@ -362,6 +369,7 @@ def test_recipes() -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["puzzle-3x3-noisy", "cube-single-noisy"])
 def test_share_of_random_actions(family: str) -> None:
     collector = Collector(family, steps=300)
@@ -385,6 +393,7 @@ def test_oracle_and_noise_make_the_action() -> None:
     np.testing.assert_allclose(spread / spread[0], [1, 1, 1, 3, 10], rtol=0.4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["puzzle-4x4-noisy", "cube-double-play"])
 def test_after_a_new_target_the_next_action_still_goes_by_what_the_last_step_said(family: str) -> None:
     """OGBench's script tells a new target's info to the oracle's reset alone."""

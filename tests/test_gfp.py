@@ -80,6 +80,7 @@ def oracle_values(config, networks, target, batch, noise):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(map(str, o.values())))
 def test_losses_and_gradients_match_the_oracle(options):
     config, networks, target, batch, noise = setup(options)
@@ -119,6 +120,7 @@ def test_losses_and_gradients_match_the_oracle(options):
     )
 
 
+@pytest.mark.slow
 def test_single_precision_agrees_to_1e_5():
     config, networks, target, batch, noise = setup({"target_agg": "mean", "eta": 0.5})
     expected = oracle_values(config, networks, target, batch, noise)
@@ -150,6 +152,7 @@ def test_update_is_pure_and_repeats_itself():
     assert not all(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a == b).all()), first, other)))
 
 
+@pytest.mark.slow
 def test_several_adam_steps_match_the_oracle():
     with double_precision():
         agent = as_double(fresh(GFP, setup({"target_agg": "mean"})[0]))

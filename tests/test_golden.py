@@ -170,12 +170,14 @@ def follow_too_late(before, after):
     return after
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["gfp2", "iql1", "rebrac1"])
 def test_a_target_that_follows_the_new_parameters_is_noticed(recording, case):
     found = disagreements(recording, case, *five_updates(recording, start(recording, case), case, follow_too_late))
     assert "target_critic" in found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "name", "wrong", "noticed"),
     [
@@ -191,6 +193,7 @@ def test_another_convention_is_noticed(recording, monkeypatch, module, name, wro
     assert noticed in disagreements(recording, "gfp2", *five_updates(recording, agent, "gfp2"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{"actor_momentum": False}, {"actor_moves_first": True}], ids=str)
 def test_another_schedule_of_rebracs_actor_is_noticed(recording, settings):
     agent = start(recording, "rebrac1", **settings)

@@ -56,6 +56,7 @@ def test_jax_is_not_imported_by_what_must_start_fast(module):
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_the_trainer_needs_no_mujoco_and_making_data_no_jax():
     program = "import sys, guidedflow.training.train; sys.exit('mujoco' in sys.modules)"
     environment = {**os.environ, "MUJOCO_GL": "nonsense"}

@@ -45,6 +45,7 @@ def assert_identical(a, b):
         np.testing.assert_array_equal(x, y)
 
 
+@pytest.mark.slow
 def test_a_seed_learns_the_same_beside_others(own_dataset, tmp_path):
     settings = {**small("gfp"), "steps": 40, "save_every": 40}
     runs = [
@@ -57,6 +58,7 @@ def test_a_seed_learns_the_same_beside_others(own_dataset, tmp_path):
     assert not np.allclose(*(jax.tree.leaves(select(beside, i).networks)[0] for i in (0, 1)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(AGENTS))
 def test_a_run_continued_from_a_checkpoint_ends_bit_identical(name, own_dataset, tmp_path, caplog):
     settings = {**small(name), "agent": name, "steps": 60, "save_every": 20, "seeds": (0, 1)}
@@ -74,6 +76,7 @@ def test_a_run_continued_from_a_checkpoint_ends_bit_identical(name, own_dataset,
     assert strip(RunFolder(whole.path).metrics()) == strip(RunFolder(cut.path).metrics())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(AGENTS))
 def test_calls_of_any_number_of_steps_learn_the_same_bits(name, own_dataset):
     config = AGENTS[name].config_class(**{k: v for k, v in small(name).items() if k in ("hidden", "flow_steps")})
@@ -90,6 +93,7 @@ def test_calls_of_any_number_of_steps_learn_the_same_bits(name, own_dataset):
         np.testing.assert_array_equal(values, np.concatenate([piece[metric] for piece in pieces], axis=1))
 
 
+@pytest.mark.slow
 def test_a_loss_goes_down(own_dataset):
     agent = gf.make_agent("gfp", own_dataset.spec, hidden=(32, 32), flow_steps=2)
     trained, metrics = fit(agent, own_dataset, steps=300, batch_size=64)
@@ -99,6 +103,7 @@ def test_a_loss_goes_down(own_dataset):
     assert not np.allclose(trained.networks.actor.net.weights[0], agent.networks.actor.net.weights[0])
 
 
+@pytest.mark.slow
 def test_a_diverging_run_names_step_seed_and_checkpoint(tmp_path):
     fields = own_arrays()
     fields["rewards"] = fields["rewards"] * 1e30
@@ -110,6 +115,7 @@ def test_a_diverging_run_names_step_seed_and_checkpoint(tmp_path):
     assert not list((tmp_path / "run" / "checkpoints").glob("[0-9]*"))
 
 
+@pytest.mark.slow
 def test_an_evaluation_changes_nothing_that_is_learned_and_workers_nothing_at_all(cube_data, tmp_path):
     settings = {"hidden": (12,), "batch_size": 16, "log_every": 10, "agent": "rebrac", "data_dir": cube_data}
     settings |= {"steps": 40, "save_every": 40, "eval_every": 20, "eval_slots": 2}
@@ -134,6 +140,7 @@ def test_an_evaluation_changes_nothing_that_is_learned_and_workers_nothing_at_al
     assert RunFolder(runs["one worker"].path).evaluations() == [*one, *again]
 
 
+@pytest.mark.slow
 def test_an_evaluation_beside_the_training_changes_nothing_and_survives_a_failure(cube_data, tmp_path, monkeypatch):
     settings = {"hidden": (12,), "batch_size": 16, "log_every": 10, "agent": "rebrac", "data_dir": cube_data}
     settings |= {"steps": 60, "save_every": 20, "eval_every": 20, "eval_slots": 2, "eval_episodes": 2}
@@ -207,6 +214,7 @@ def records(run):
     return [{k: v for k, v in row.items() if k != "updates_per_second"} for row in RunFolder(run).metrics()]
 
 
+@pytest.mark.slow
 def test_after_sigkill_at_any_moment_the_resumed_run_is_bit_identical(whole, own_file, tmp_path):
     killed = start(own_file, tmp_path / "killed")
     wait_for(lambda: list((tmp_path / "killed" / "checkpoints").glob("[0-9]*")), killed)
@@ -221,6 +229,7 @@ def test_after_sigkill_at_any_moment_the_resumed_run_is_bit_identical(whole, own
     assert steps == list(range(50, 3001, 50))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_save_at_once_and_the_resumed_run_is_bit_identical(number, whole, own_file, tmp_path):
     run = tmp_path / "run"
@@ -256,6 +265,7 @@ def test_the_last_two_checkpoints_and_the_best_are_kept(tmp_path):
         np.testing.assert_array_equal(restored["x"], 20.0)
 
 
+@pytest.mark.slow
 def test_tensorboard_and_wandb_offline_get_the_numbers(own_dataset, tmp_path):
     pytest.importorskip("wandb")
     run = gf.train(dataset=own_dataset, run_dir=tmp_path / "run", steps=20, save_every=20, wandb="offline", **SMALL)
@@ -265,6 +275,7 @@ def test_tensorboard_and_wandb_offline_get_the_numbers(own_dataset, tmp_path):
     assert list(run.path.glob("wandb/offline-run-*/*.wandb"))
 
 
+@pytest.mark.slow
 def test_the_folder_says_where_each_setting_came_from(own_dataset, cube_data, tmp_path):
     run = gf.train(
         TASK,

@@ -44,6 +44,7 @@ def gradients_and_metrics(loss, networks, *arguments):
     return jax.device_get(jax.grad(loss, has_aux=True)(networks, *arguments))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("q_agg", ["mean", "min"])
 @pytest.mark.parametrize("normalize_q", [True, False])
 def test_fql(q_agg, normalize_q):
@@ -154,6 +155,7 @@ def distance(left: oracle_nn.Mlp, right: oracle_nn.Mlp) -> float:
     return max(float(leaf) for layer in difference.layers for leaf in layer if leaf is not None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gfp", "fql", "iql", "ifql", "brac", "rebrac"])
 def test_targets_follow_the_parameters_from_before_the_step(name):
     with double_precision():
@@ -169,6 +171,7 @@ def test_targets_follow_the_parameters_from_before_the_step(name):
         assert distance(new_target, oracle_nn.ema(target, new_network, tau)) > 1e-7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("momentum", [True, False])
 @pytest.mark.parametrize("first", [True, False])
 def test_rebrac_updates_actor_and_targets_once_a_period_and_adam_moves_the_actor_between_if_asked(momentum, first):

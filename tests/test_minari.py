@@ -67,6 +67,7 @@ def test_episodes_become_transitions(hopper):
     assert np.flatnonzero(~np.asarray(batch.next_action_valid)).tolist() == ends.tolist()
 
 
+@pytest.mark.slow
 def test_a_minari_task_is_trained_on_and_scored(hopper, tmp_path):
     settings = {"hidden": (12,), "flow_steps": 1, "steps": 20, "log_every": 10, "save_every": 20, "batch_size": 16}
     run = gf.train(TASK, run_dir=tmp_path / "run", eval_episodes=2, **settings)  # Found by MINARI_DATASETS_PATH.
@@ -126,6 +127,7 @@ def replace_episode(path, number, arrays):
             file[f"episode_{number}/{name}"] = array
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
@@ -174,6 +176,7 @@ def test_episodes_that_are_out_of_order_or_of_another_environment_are_one_line(h
         gf.load_dataset(TASK, folder)
 
 
+@pytest.mark.slow
 def test_a_stand_in_says_what_it_is_wherever_it_is_used(tmp_path, caplog):
     for actions in ("random", "sine"):
         said = f"{actions} actions, made for tests; not the published data"
@@ -274,6 +277,7 @@ def test_environments_are_the_packages_own(task):
     assert find_task(task.id) == task
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("absent", [["observation_space"], ["action_space"], ["observation_space", "action_space"]])
 def test_no_data_set_runs_code(hopper, tmp_path, capsys, absent):
     folder, _ = hopper

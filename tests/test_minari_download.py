@@ -212,6 +212,7 @@ def test_a_data_set_is_downloaded_and_takes_its_name_whole(hub, published, tmp_p
     assert len(hub.requests) == asked  # What is there is read, and not asked for.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("instead", "reason"),
     [

@@ -21,6 +21,7 @@ def spoil(cube_data, folder, drop=(), **changes):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -48,6 +48,7 @@ def test_their_policies_act_as_they_did(old, name, variant):
     np.testing.assert_allclose(actions, np.load(old / f"{name}-actions.npy"), atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gfp", "rebrac"])
 def test_they_go_on_and_their_evaluations_are_repeated(old, name):
     before = gf.RunFolder(old / name).evaluations()

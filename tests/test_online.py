@@ -52,6 +52,7 @@ def test_batches_hold_both_kinds_of_rows(balanced):
         assert abs(online.mean() - 4 / 12) < 0.03  # One pool of eight rows and four.
 
 
+@pytest.mark.slow
 def test_an_online_run_that_was_cut_off_ends_bit_identical(cube_data, tmp_path):
     settings = {**SMALL, "online_steps": 40, "online_eta": 0.25, "flow_steps": 2, "seeds": (0, 1)}
     settings["data_dir"] = cube_data

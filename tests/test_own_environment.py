@@ -74,6 +74,7 @@ def pendulum_data(path):
     return gf.convert({name: np.array(values) for name, values in rows.items()}, path, action_range=(-2.0, 2.0))
 
 
+@pytest.mark.slow
 def test_a_gymnasium_id_is_trained_evaluated_resumed_and_extended(tmp_path):
     data = pendulum_data(tmp_path / "log.npz")
     run = gf.train(env="Pendulum-v1", dataset=data, run_dir=tmp_path / "run", seeds=(0, 1), **SMALL)
@@ -95,6 +96,7 @@ def test_a_gymnasium_id_is_trained_evaluated_resumed_and_extended(tmp_path):
     assert len(gf.RunFolder(run.path).evaluations()) == 6  # Not those of another environment.
 
 
+@pytest.mark.slow
 def test_a_function_with_dictionaries_and_physical_actions_is_trained_and_given_again(tmp_path):
     data = line_data(tmp_path / "line.npz")
     run = gf.train(env=Line, dataset=data, run_dir=tmp_path / "run", **SMALL)
@@ -112,6 +114,7 @@ def test_a_function_with_dictionaries_and_physical_actions_is_trained_and_given_
     assert policy({"place": np.zeros(1), "goal": {"at": np.zeros(2)}}).shape == (1,)
 
 
+@pytest.mark.slow
 def test_offline_to_online_in_an_environment_of_ones_own_survives_a_kill(tmp_path):
     data = line_data(tmp_path / "line.npz")
     settings = {**SMALL, "online_steps": 20, "env": Line, "dataset": data}
@@ -152,6 +155,7 @@ def test_spaces_that_do_not_fit_are_one_line_before_anything_is_written(tmp_path
         assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_an_environments_own_exception_is_shown_as_it_is_and_the_run_is_saved(tmp_path):
     data = line_data(tmp_path / "line.npz")
     with pytest.raises(ZeroDivisionError, match="the user's own mistake"):
@@ -161,6 +165,7 @@ def test_an_environments_own_exception_is_shown_as_it_is_and_the_run_is_saved(tm
     assert [row["step"] for row in run.results] == [20]
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_them_too(tmp_path):
     line_data(tmp_path / "line.npz")
     imports = "import gymnasium\nimport numpy as np\nfrom gymnasium.spaces import Box, Dict\n\n"

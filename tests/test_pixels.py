@@ -73,6 +73,7 @@ def naive_pool(x: np.ndarray) -> np.ndarray:
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(16, 16, 3), (9, 13, 6)])
 def test_the_encoder_is_the_small_impala_network(shape):
     net = Impala(shape, key=jax.random.key(0))
@@ -136,6 +137,7 @@ def test_shapes_that_are_neither_vectors_nor_pictures_are_refused():
         gf.make_agent("bc", Dataset.from_arrays(**shape).spec)
 
 
+@pytest.mark.slow
 def test_a_policy_takes_pictures_of_uint8_only():
     spec = Dataset.from_arrays(**fields()).spec
     policy = gf.Policy(gf.make_agent("bc", spec, **TINY), "flow", spec)
@@ -183,6 +185,7 @@ def test_crops_are_windows_of_edge_padded_pictures():
     np.testing.assert_array_equal(found[2], images[2])  # The middle: nothing is shifted.
 
 
+@pytest.mark.slow
 def test_half_of_the_batches_are_cropped_alike_in_s_and_its_successor():
     dataset = Dataset.from_arrays(**fields())
     batch = dataset.rows(dataset.transitions[:8])._replace(next_observations=None)
@@ -252,6 +255,7 @@ def test_converted_pictures_are_mapped_and_stacked(tmp_path):
     assert dataset.spec.observation_shape == (9, 8, 9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["stored"], indirect=True)
 def test_what_is_read_from_the_disk_trains_as_what_is_in_memory(file, monkeypatch):
     monkeypatch.setattr(stream, "PIECE_BYTES", 3 * 16 * 4 * 9 * 8 * 3 + 3 * 16 * 40)  # Three batches a piece at most.
@@ -267,6 +271,7 @@ def test_what_is_read_from_the_disk_trains_as_what_is_in_memory(file, monkeypatc
         np.testing.assert_allclose(values, found[1][name], rtol=2e-4, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_chunks_may_be_asked_for_in_any_order_and_the_wait_is_measured():
     dataset = Dataset.from_arrays(**fields())
     keys = jax.random.split(jax.random.key(0), 2)

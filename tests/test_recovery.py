@@ -49,6 +49,7 @@ def edit(run, change):
     (run / "config.json").write_text(json.dumps(config))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -106,6 +107,7 @@ def test_policies_of_a_damaged_run(run):
         gf.load_policy(run)
 
 
+@pytest.mark.slow
 def test_what_was_learned_before_a_failing_evaluation_is_kept(cube_data, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise WorkerDied("a helper process ended unexpectedly, exit code -9")
@@ -121,6 +123,7 @@ def test_what_was_learned_before_a_failing_evaluation_is_kept(cube_data, tmp_pat
     assert [row["step"] for row in RunFolder(resumed.path).evaluations()] == [40, 40, 60, 60]
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_does_not_end_the_training(tmp_path):
     np.savez(tmp_path / "own.npz", **own_arrays())
     command = f"{sys.executable} -m guidedflow train own.npz --run-dir run --preset quick --hidden 12 --flow-steps 1 "
@@ -138,6 +141,7 @@ def start(signal_number, *arguments, **options):
     return subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE, text=True, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["starting workers", "making episodes"])
 def test_ctrl_c_while_starting_is_one_line(moment, tmp_path):
     process = start(signal.SIGINT, "data", "generate", "cube-single-noisy", "--data-dir", tmp_path)
@@ -244,6 +248,7 @@ def test_one_seed_has_no_interval_and_json_has_no_nan(tmp_path):
     assert json.loads(as_json(merged))[0]["success_low"] is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["--episodes", "0"], ["--videos", "-1"], ["--checkpoint", "²"]])
 def test_evaluating_with_impossible_numbers(arguments, finished, cube_data, tmp_path, capsys):
     from guidedflow.cli import main
@@ -255,6 +260,7 @@ def test_evaluating_with_impossible_numbers(arguments, finished, cube_data, tmp_
     assert arguments[0].strip("-") in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_terminal_closing_saves(tmp_path):
     np.savez(tmp_path / "own.npz", **own_arrays())
     command = ["train", "own.npz", "--run-dir", "run", "--flow-steps", 1, "--hidden", 12, "--log-every", 50]

@@ -109,6 +109,7 @@ def categories(view):
     return view.locator("#overview tbody").first.locator("th").all_inner_texts()
 
 
+@pytest.mark.slow
 def test_the_page_sorts_and_filters(view):
     assert len(categories(view)) == 2
     head = view.get_by_role("button", name="gfp actor", exact=True)
@@ -194,6 +195,7 @@ def test_a_key_is_no_wider_than_a_phone(started, report):
     phone.close()
 
 
+@pytest.mark.slow
 def test_paper_shows_every_chart_whole(view):
     """Even when it is printed at once (finding 22)."""
     assert view.pdf().startswith(b"%PDF")

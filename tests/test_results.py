@@ -368,6 +368,7 @@ def test_renderings_hold_the_same_numbers_and_escape_their_marks(tmp_path):
 # ------------------------------------------------------------------------------------------------------- bad input
 
 
+@pytest.mark.slow
 def test_no_runs_is_an_error_of_one_line(tmp_path):
     for command in (["report", tmp_path], ["report", f"{tmp_path}/*"], ["report"]):
         done = guidedflow(*command, cwd=tmp_path)

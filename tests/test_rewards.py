@@ -111,6 +111,7 @@ def test_play_and_noisy_have_the_same_tasks():
         assert task.environment == find_task(task.id.replace("-noisy-", "-play-")).environment
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(1, 6))
 def test_recomputed_rewards_are_the_environments_own(world, stored, number):
     world.begin(number)

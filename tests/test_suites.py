@@ -127,6 +127,7 @@ def test_the_published_protocol_can_be_followed(suite):
         assert found.tolerance == 0 or task.scored_by == "success"
 
 
+@pytest.mark.slow
 def test_published_settings_are_settings(suite):
     from guidedflow.agents import find_agent
     from guidedflow.training.settings import TrainSettings
@@ -226,6 +227,7 @@ def recorded(task: Task, path: Path, episodes: int = 40) -> None:
     np.savez(path, **dict(zip(names, map(np.array, zip(*rows, strict=True)), strict=True)))
 
 
+@pytest.mark.slow
 def test_the_worked_example_is_one_file_and_one_line_and_trains(plugin, tmp_path):
     assert [path.name for path in plugin.glob("*.py")] == [f"{NAME}.py"]
     registry = inspect.getsource(__import__("guidedflow.suites", fromlist=["_"]))

@@ -22,6 +22,7 @@ def parameters(run, index):
     return jax.tree.leaves(select(agents, index))
 
 
+@pytest.mark.slow
 def test_every_variant_learns_what_it_learns_alone(own_dataset, tmp_path):
     swept = gf.train(
         dataset=own_dataset, run_dir=tmp_path / "sweep", sweep={"alpha": (0.3, 30)}, seeds=(0, 1), eta=0.5, **SMALL
@@ -47,6 +48,7 @@ def test_every_variant_learns_what_it_learns_alone(own_dataset, tmp_path):
         gf.resume(swept.path, dataset=own_dataset, sweep={"alpha": [1.0]})
 
 
+@pytest.mark.slow
 def test_a_swept_run_is_continued_evaluated_and_ranked(cube_data, tmp_path):
     command = ["train", TASK, "--agent", "rebrac", "--sweep", "alpha=1,10", "alpha_critic=0,0.1", "--preset", "quick"]
     command += ["--data-dir", cube_data, "--run-dir", tmp_path / "run", "--hidden", "12", "--batch-size", "16"]

@@ -46,6 +46,7 @@ def assert_same(a, b):
 # ------------------------------------------------------------------------------------------- callbacks and loggers
 
 
+@pytest.mark.slow
 def test_callbacks_see_steps_agents_metrics_and_evaluations(cube_data, tmp_path):
     class Watch:
         def __init__(self):
@@ -134,6 +135,7 @@ def test_tensorboard_forgets_what_a_resumed_run_logs_again(tmp_path, monkeypatch
     assert made == [(str(tmp_path / "tensorboard"), None), (str(tmp_path / "tensorboard"), 41)]
 
 
+@pytest.mark.slow
 def test_weights_and_biases_knows_runs_by_an_id_of_their_own_and_their_steps(own_dataset, tmp_path, monkeypatch):
     wandb = pytest.importorskip("wandb")
     made, logged = [], []
@@ -230,6 +232,7 @@ class Cloner(BC):
 '''
 
 
+@pytest.mark.slow
 def test_an_installed_plugin_is_trained_from_the_command_line(own_file, tmp_path):
     wheel = tmp_path / "toy_plugin-1.0-py3-none-any.whl"
     about = "toy_plugin-1.0.dist-info"
@@ -273,6 +276,7 @@ def test_a_longer_run_is_the_run_of_that_length(own_dataset, tmp_path):
     assert (extension.from_steps, extension.to_steps, longer.config.steps) == (60, 100, 100)
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_survives_a_stop_during_its_evaluation(cube_data, tmp_path, monkeypatch):
     scores = {20: 0.9, 40: 0.1, 60: 0.2, 80: 0.3, 100: 0.4}
     evaluate = Evaluator.__call__
@@ -298,6 +302,7 @@ def test_the_best_checkpoint_survives_a_stop_during_its_evaluation(cube_data, tm
     assert [row["step"] for row in gf.RunFolder(run.path).evaluations()] == [20, 40, 60, 80, 100]
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_a_kill_cut_short_is_made_up_for(cube_data, tmp_path, monkeypatch):
     settings = {**EVALUATED, "data_dir": cube_data, "save_every": 10, "eval_async": True}
     whole = gf.train(TASK, run_dir=tmp_path / "whole", **settings)
@@ -330,6 +335,7 @@ def test_a_folder_that_is_there_is_said_before_the_data_is_read(tmp_path):
         gf.train(tmp_path / "missing.npz", run_dir=tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_mapped_vectors_go_online(tmp_path):
     arrays = own_arrays()
     np.save(tmp_path / "observations.npy", arrays["observations"].astype(np.float32))
@@ -359,6 +365,7 @@ def four_numbers():
     return Four()
 
 
+@pytest.mark.slow
 def test_fit_goes_on_where_it_ended(own_dataset):
     fresh = gf.make_agent("gfp", own_dataset.spec, hidden=(8,), flow_steps=1)
     whole, series = gf.fit(fresh, own_dataset, steps=20, batch_size=16)
@@ -406,6 +413,7 @@ def test_time_left_counts_the_evaluations_to_come():
     assert clock.left(100, 2) == 16.0
 
 
+@pytest.mark.slow
 def test_a_policy_is_read_without_what_it_does_not_need(own_dataset, tmp_path, monkeypatch):
     from guidedflow.training.checkpoint import Checkpoints
 
@@ -427,6 +435,7 @@ def test_a_policy_is_read_without_what_it_does_not_need(own_dataset, tmp_path, m
     assert repr(policy).startswith("Policy(actor of gfp on ")
 
 
+@pytest.mark.slow
 def test_runs_and_data_tell_what_they_are(own_dataset, cube_data, tmp_path, capsys):
     run = gf.train(TASK, data_dir=cube_data, run_dir=tmp_path / "run", **{**EVALUATED, "progress": True})
     assert "policy" in capsys.readouterr().out
@@ -436,6 +445,7 @@ def test_runs_and_data_tell_what_they_are(own_dataset, cube_data, tmp_path, caps
     assert "transitions" in repr(own_dataset)
 
 
+@pytest.mark.slow
 def test_a_script_is_shown_notices_progress_and_results(own_file, tmp_path):
     program = f"""
 import guidedflow as gf
@@ -459,6 +469,7 @@ def test_errors_can_be_told_apart():
         assert issubclass(kind, gf.GuidedflowError)
 
 
+@pytest.mark.slow
 def test_the_curves_name_the_run_and_have_no_empty_panels(own_dataset, tmp_path):
     from unittest import mock
 

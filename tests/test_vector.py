@@ -73,6 +73,7 @@ def counters(slots=1, workers=1, keys=KEYS, **options) -> VectorEnv:
     return VectorEnv(functools.partial(Counter, **options), slots=slots, workers=workers, observation_keys=keys)
 
 
+@pytest.mark.slow
 def test_workers_see_what_one_environment_sees_without_opengl():
     task = find_task(TASK)
     env = make_env(task)
