@@ -19,6 +19,7 @@ from guidedflow.data.inspect import inspect
 from guidedflow.envs.vector import Reset, VectorEnv
 from guidedflow.errors import GuidedflowError
 from guidedflow.nn.encoder import FEATURES, Flat, Impala, make_encoder
+from guidedflow.nn.pooling import max_pool
 from guidedflow.opengl import gl_backend
 from guidedflow.suites import find_task
 from guidedflow.suites.ogbench.rewards import label
@@ -90,6 +91,20 @@ def test_the_encoder_is_the_small_impala_network(shape):
     found = np.asarray(net(jnp.asarray(observations)))
     assert found.shape == (2, FEATURES)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(8, 6), (7, 5)])
+def test_of_equal_largest_values_the_first_takes_the_gradient(size):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.integers(0, 3, (2, *size, 3)), jnp.float32)  # Full of equal neighbours.
+
+    def as_jax_does(x):
+        return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "SAME")
+
+    (pooled, back), (expected, expected_back) = (jax.vjp(function, x) for function in (max_pool, as_jax_does))
+    gradient = jnp.asarray(rng.normal(size=expected.shape), jnp.float32)
+    np.testing.assert_array_equal(pooled, expected)
+    np.testing.assert_allclose(back(gradient)[0], expected_back(gradient)[0], atol=1e-6)
 
 
 def test_vectors_pass_unchanged_and_disturb_no_key():

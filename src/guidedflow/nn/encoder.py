@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped, UInt8
 
 from guidedflow.nn.mlp import MLP
+from guidedflow.nn.pooling import max_pool
 from guidedflow.nn.products import convolve
 
 CHANNELS = (16, 32, 32)
@@ -53,7 +54,7 @@ class Stage(eqx.Module):
 
     def __call__(self, x: Float[Array, "B height width in"]) -> Float[Array, "B half_height half_width out"]:
         """Half as high and wide, rounded up."""
-        x = jax.lax.reduce_window(self.first(x), -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "SAME")
+        x = max_pool(self.first(x))
         inner, outer = self.block
         return x + outer(jax.nn.relu(inner(jax.nn.relu(x))))
 
