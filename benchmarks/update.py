@@ -34,8 +34,8 @@ from guidedflow.nn.critic import aggregate, critic_loss
 from guidedflow.nn.flow import Noise, integrate
 from guidedflow.settings import Count, Range, Sizes, build
 from guidedflow.training.members import init_agents, member_keys, over_members, select
-from guidedflow.training.settings import Member
-from guidedflow.training.sources import MOST_STEPS, run_steps
+from guidedflow.training.settings import Member, TrainSettings
+from guidedflow.training.sources import MOST_STEPS, Decay, run_steps
 from guidedflow.types import Batch
 
 
@@ -94,7 +94,7 @@ def measure(name: str, setup: Setup) -> dict[str, Any]:
 
     def train(start: int) -> None:
         nonlocal agents
-        steps = jnp.int32(start), jnp.int32(setup.chunk)
+        steps = jnp.int32(start), jnp.int32(setup.chunk), Decay.of(TrainSettings())
         agents, _ = jax.block_until_ready(run_steps(agents, dataset, keys, *steps, batch_size=setup.batch_size))
 
     first_call = elapsed(lambda: train(0))

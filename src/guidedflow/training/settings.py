@@ -46,6 +46,8 @@ class TrainSettings:
     """Environments stepped side by side; each runs its fixed share of the episodes."""
     save_every: Count = 50_000
     """Steps between checkpoints; the last two and the best are kept."""
+    learning_rate_decay: Fraction = 0.0
+    """Share of the steps on the data, the last ones, over which the learning rate falls linearly to 0; 0: it stays."""
     precision: Precision = "default"
     """Of the updates' matrix products and convolutions. default: float32, on accelerators rounded as JAX chooses, with
     which the published code ran; mixed: bfloat16 operands and float32 sums. Policies act without rounding of ours."""

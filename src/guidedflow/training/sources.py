@@ -6,18 +6,21 @@ into calls, stopped or continued leaves no trace in what is learned.
 """
 
 import functools
-from typing import Protocol
+from typing import NamedTuple, Protocol, Self
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from guidedflow.agents import Agent
+from guidedflow.agents.agent import Metrics
 from guidedflow.data.augment import random_crops
 from guidedflow.data.dataset import Dataset
 from guidedflow.training.members import on_all_devices, over_members
 from guidedflow.training.settings import TrainSettings
+from guidedflow.types import Batch
 
 MOST_STEPS = 2048
 """Of one call: what its buffers of metrics have room for."""
@@ -34,6 +37,32 @@ class Source(Protocol):
         Returns:
             The agents, and each metric of every agent and step. The memory of the agents that were given is taken over.
         """
+
+
+class Decay(NamedTuple):
+    """Between two steps the learning rate falls linearly, to 0 at the second; if they are one, it stays as it is."""
+
+    first: Int[Array, ""]
+    last: Int[Array, ""]
+
+    @classmethod
+    def of(cls, settings: TrainSettings) -> Self:
+        """The one that a run's settings ask for."""
+        return cls(jnp.int32(round((1 - settings.learning_rate_decay) * settings.steps)), jnp.int32(settings.steps))
+
+    def update(self, agent: Agent, batch: Batch, key: Key[Array, ""], step: Int[Array, ""]) -> tuple[Agent, Metrics]:
+        """``agent.update`` with the learning rate of a step; of an agent without one in its settings, as it is."""
+        if not hasattr(agent.config, "learning_rate"):
+            return agent.update(batch, key)
+        length = self.last - self.first
+        share = jnp.clip((self.last - step) / jnp.maximum(length, 1), 0.0, 1.0)
+        rate = agent.config.learning_rate
+        updated, metrics = _with_rate(agent, rate * jnp.where(length > 0, share, 1.0)).update(batch, key)
+        return _with_rate(updated, rate), metrics
+
+
+def _with_rate(agent: Agent, rate: Float[Array, ""]) -> Agent:
+    return eqx.tree_at(lambda agent: agent.config.learning_rate, agent, rate)
 
 
 class DeviceSource:
@@ -54,6 +83,7 @@ class DeviceSource:
             self._keys,
             jnp.int32(step),
             jnp.int32(count),
+            Decay.of(self._settings),
             batch_size=self._settings.batch_size,
             crop_probability=self._settings.crop_probability,
         )
@@ -72,6 +102,7 @@ def run_steps(
     keys: Key[Array, " members"],
     start: Int[Array, ""],
     count: Int[Array, ""],
+    decay: Decay,
     *,
     batch_size: int,
     crop_probability: float = TrainSettings.crop_probability,
@@ -79,16 +110,16 @@ def run_steps(
     """``count`` updates of every agent from step ``start`` on; the number is no part of the compiled program."""
 
     def train_one(
-        agent: Agent, key: Key[Array, ""], dataset: Dataset, start: Int[Array, ""], count: Int[Array, ""]
+        agent: Agent, key: Key[Array, ""], dataset: Dataset, start: Int[Array, ""], count: Int[Array, ""], decay: Decay
     ) -> tuple[Agent, dict[str, Array]]:
         def one_step(agent: Agent, i: Int[Array, ""]) -> tuple[Agent, dict[str, Array]]:
             batch_key, update_key, crop_key = step_keys(key, start + i)
             batch = random_crops(dataset.sample(batch_key, batch_size), crop_key, crop_probability)
-            return agent.update(batch, update_key)
+            return decay.update(agent, batch, update_key, start + i)
 
         return counted_scan(one_step, agent, count)
 
-    return over_members(train_one, agents, keys, shared=(dataset, start, count))
+    return over_members(train_one, agents, keys, shared=(dataset, start, count, decay))
 
 
 def counted_scan(one_step, agent: Agent, count: Int[Array, ""]) -> tuple[Agent, dict[str, Array]]:  # type: ignore[no-untyped-def]

@@ -17,7 +17,7 @@ from guidedflow.data.augment import random_crops
 from guidedflow.data.dataset import Dataset, Window, sample_indices
 from guidedflow.training.members import on_own_devices, over_members
 from guidedflow.training.settings import TrainSettings
-from guidedflow.training.sources import counted_scan, step_keys
+from guidedflow.training.sources import Decay, counted_scan, step_keys
 
 PIECE_BYTES = 2**27
 """How much is read and learned from at once; three pieces are in memory at a time."""
@@ -81,6 +81,7 @@ class DiskSource:
                 jnp.int32(step),
                 jnp.int32(step - first),
                 jnp.int32(used),
+                Decay.of(self._settings),
                 crop_probability=self._settings.crop_probability,
             )
             collected.append({name: np.asarray(values)[:, :used] for name, values in metrics.items()})
@@ -138,6 +139,7 @@ def run_piece(
     start: Int[Array, ""],
     offset: Int[Array, ""],
     count: Int[Array, ""],
+    decay: Decay,
     *,
     crop_probability: float,
 ) -> tuple[Agent, dict[str, Float[Array, "members steps"]]]:
@@ -150,12 +152,14 @@ def run_piece(
         start: Int[Array, ""],
         offset: Int[Array, ""],
         count: Int[Array, ""],
+        decay: Decay,
     ) -> tuple[Agent, dict[str, Array]]:
         def one_step(agent: Agent, i: Int[Array, ""]) -> tuple[Agent, dict[str, Array]]:
             window = jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, offset + i, keepdims=False), windows)
             _, update_key, crop_key = step_keys(key, start + i)
-            return agent.update(random_crops(window.batch(), crop_key, crop_probability), update_key)
+            batch = random_crops(window.batch(), crop_key, crop_probability)
+            return decay.update(agent, batch, update_key, start + i)
 
         return counted_scan(one_step, agent, count)
 
-    return over_members(train_one, agents, windows, keys, shared=(start, offset, count))
+    return over_members(train_one, agents, windows, keys, shared=(start, offset, count, decay))
