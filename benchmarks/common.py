@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import tyro
-
 from guidedflow import errors
 from guidedflow.errors import GuidedflowError
 from guidedflow.processes import available_cores
@@ -42,6 +40,8 @@ def run(main: Callable[[], None]) -> None:
 
 def parse(options: Any) -> Any:
     """The command line as a dataclass, or as one of several; each field within the range of its annotation."""
+    import tyro  # What is measured in a process of its own needs no command line.
+
     arguments = tyro.cli(options)
     check(arguments)
     return arguments
@@ -112,35 +112,59 @@ def machine() -> dict[str, Any]:
         "cores": available_cores(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "python": platform.python_version(),
-        **{package: importlib.metadata.version(package) for package in ("guidedflow", "jax", "mujoco")},
+        **{package: _version(package) for package in ("guidedflow", "jax", "mujoco")},
     }
 
 
-def report(settings: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+def _version(package: str) -> str | None:
+    """None where it is not installed: an accelerator's machine may have JAX alone."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def report(settings: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], markdown: bool = False) -> None:
     """Print the results, one a row; what ``spread`` made reads "median [lowest, highest]".
 
     Args:
         settings: what all rows have in common; its ``json`` says whether JSON is printed or a table.
         rows: of the same fields.
+        markdown: how the table is written.
     """
     settings = dict(settings)
     if settings.pop("json"):
         print(json.dumps({"machine": machine(), "settings": settings, "results": rows}, indent=2, default=str))
         return
+    facts = [
+        ", ".join(f"{_title(name)} {_text(name, value)}" for name, value in found.items() if value is not None)
+        for found in (machine(), settings)
+    ]
+    titles = {_title(name): isinstance(value, str) for name, value in rows[0].items()}
+    cells = [[_text(name, value) for name, value in row.items()] for row in rows]
+    show = _print_markdown if markdown else _print_table
+    show(facts, titles, cells)
+
+
+def _print_markdown(facts: Sequence[str], titles: Mapping[str, bool], cells: Sequence[Sequence[str]]) -> None:
+    print(*facts, sep="\n\n", end="\n\n")
+    rules = ["---" if is_word else "---:" for is_word in titles.values()]
+    for row in (list(titles), rules, *cells):
+        print(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |")
+
+
+def _print_table(facts: Sequence[str], titles: Mapping[str, bool], cells: Sequence[Sequence[str]]) -> None:
     import rich.console
     import rich.table
 
     console = rich.console.Console(width=None if sys.stdout.isatty() else 160, highlight=False)
-    for facts in (machine(), settings):
-        console.print(
-            ", ".join(f"{_title(name)} {_text(name, value)}" for name, value in facts.items() if value is not None)
-        )
+    for line in facts:
+        console.print(line)
     table = rich.table.Table(box=None)
-    for name in rows[0]:
-        is_word = isinstance(rows[0][name], str)
-        table.add_column(_title(name), justify="left" if is_word else "right")
-    for row in rows:
-        table.add_row(*(_text(name, value) for name, value in row.items()))
+    for title, is_word in titles.items():
+        table.add_column(title, justify="left" if is_word else "right")
+    for row in cells:
+        table.add_row(*row)
     console.print(table)
 
 

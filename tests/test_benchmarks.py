@@ -1,5 +1,6 @@
 """Each benchmark runs with its smallest options, and prints what it promises."""
 
+import dataclasses
 import importlib
 import json
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))
 
-from benchmarks import endtoend, signals
+from benchmarks import endtoend, gpu, signals
 from benchmarks.common import OutOfMemory, apart, run
 from benchmarks.floor import gflop, matrix_products
 from guidedflow.errors import SettingsError
@@ -21,6 +22,9 @@ from guidedflow.suites.ogbench.recipes import recipe
 
 TINY = ["--hidden", "8"]
 SHORT = [*TINY, "--batch-size", "4", "--rows", "2000", "--chunk", "2", "--repeats", "2"]
+SHORT_ON_GPU = [*TINY, "--batch-size", "4", "--chunk", "2", "--repeats", "2", "--minutes", "4"]
+SMALL = {"hidden": (8,), "batch_size": 4, "chunk": 2, "repeats": 2}
+TINY_GROUP = gpu.Group("bc", "float32", (1, 2), SMALL, count=False, beside=True, left=200.0, longest=0.0)
 
 
 @pytest.fixture
@@ -152,6 +156,83 @@ def test_scaling_goes_on_where_memory_runs_out():
     assert too_large["seed_updates_per_second"] is None
     assert small["error"] is None
     assert_positive(small, "seed_updates_per_second", "fraction_of_floor", "compile_seconds", "host_peak_bytes")
+
+
+@pytest.mark.slow
+def test_gpu_gives_every_row_its_rates_alone_and_the_first_agents_beside_acting(rows):
+    found = rows("gpu", "--agents", "bc", "iql", "--seeds", "2", "1", "--precisions", "float32", *SHORT_ON_GPU)
+    assert [(row["agent"], row["seeds"], row["note"]) for row in found] == [
+        ("bc", 1, ""), ("bc", 2, ""), ("iql", 1, ""), ("iql", 2, "")
+    ]  # fmt: skip
+    for row in found:
+        assert_positive(row, "updates_per_second", "seed_updates_per_second", "compile_seconds")
+        assert row["seed_updates_per_second"]["median"] == pytest.approx(
+            row["seeds"] * row["updates_per_second"]["median"]
+        )
+        if row["agent"] == "bc":
+            assert_positive(row, "seed_updates_per_second_beside_acting", "acting_calls_per_second")
+        else:
+            assert row["acting_calls_per_second"] is None
+
+
+@pytest.mark.slow
+def test_gpu_counts_operations(rows):
+    few, many = rows("gpu", "--count", "--agents", "bc", "--seeds", "2", "8", "--precisions", "mixed", *SHORT_ON_GPU)
+    for row in (few, many):
+        assert_positive(row, "operations_per_update", "accessed_bytes")
+    assert many["accessed_bytes"] > few["accessed_bytes"]
+
+
+def test_gpu_leaves_out_what_there_is_no_time_for_and_begins_with_the_first_agent(rows):
+    found = rows("gpu", "--agents", "gfp", "fql", "bc", "--seeds", "1", "--precisions", "float32", "mixed",
+                 "--minutes", "1e-9")  # fmt: skip
+    assert [(row["agent"], row["precision"]) for row in found] == [
+        ("gfp", "float32"), ("gfp", "mixed"),
+        ("fql", "float32"), ("bc", "float32"), ("fql", "mixed"), ("bc", "mixed"),
+    ]  # fmt: skip
+    assert {row["note"] for row in found} == {"left out: 0 s left, and the slowest row before took 0"}
+
+
+@pytest.mark.parametrize(
+    ("problem", "note"),
+    [
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 9 GB\nmore"), "out of memory: RESOURCE_EXHAUSTED: 9 GB"),
+        (MemoryError(), "out of memory: MemoryError"),
+        (ValueError("no such precision here"), "no such precision here"),
+    ],
+)
+def test_gpu_tells_in_a_row_what_its_device_cannot_do_and_goes_on(problem, note, monkeypatch):
+    def rates(group, setup):
+        if setup.seeds == 1:
+            raise problem
+        return {"compile_seconds": 1.0}
+
+    monkeypatch.setattr(gpu, "rates", rates)
+    refused, made = gpu.measure_group(dataclasses.asdict(TINY_GROUP))["rows"]
+    assert (refused["note"], refused["compile_seconds"]) == (note, None)
+    assert (made["note"], made["compile_seconds"]) == ("", 1.0)
+
+
+@pytest.mark.slow
+def test_gpu_needs_jax_and_what_agents_are_made_of_only():
+    code = (
+        "import sys, dataclasses\n"
+        "class Absent:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name.partition('.')[0] in sys.argv[1:]: raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Absent())\n"
+        "from benchmarks import common, gpu\n"
+        f"found = gpu.measure_group(dataclasses.asdict(gpu.{TINY_GROUP!r}))\n"
+        "common.report({'json': False}, found['rows'], markdown=True)\n"
+    )
+    absent = ["mujoco", "gymnasium", "gymnasium_robotics", "ogbench", "dm_control", "h5py", "minari", "orbax", "PIL",
+              "matplotlib", "plotly", "rich", "tyro", "tensorboardX"]  # fmt: skip
+    completed = subprocess.run([sys.executable, "-c", code, *absent], cwd=ROOT, capture_output=True, text=True)
+    assert completed.returncode == 0, completed.stderr
+    title, _, *table = [line for line in completed.stdout.splitlines() if line.startswith("|")]
+    assert title.startswith("| agent | precision | seeds | updates/second |")
+    assert len(table) == 2
+    assert all(row.startswith("| bc | float32 |") and row.endswith("|  |") for row in table)
 
 
 @pytest.mark.slow
