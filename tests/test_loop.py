@@ -93,6 +93,30 @@ def test_calls_of_any_number_of_steps_learn_the_same_bits(name, own_dataset):
         np.testing.assert_array_equal(values, np.concatenate([piece[metric] for piece in pieces], axis=1))
 
 
+def test_a_learning_rate_decays_over_the_last_steps(own_dataset):
+    def after(step: int, decay: float, rate: float):
+        """A member of rate ``rate`` after one update, the one of number ``step`` of ten."""
+        members = [Member((), 0, AGENTS["bc"].config_class(hidden=(12,), learning_rate=rate))]
+        settings = TrainSettings(batch_size=8, steps=10, learning_rate_decay=decay, save_every=10, log_every=10)
+        source = DeviceSource(own_dataset, member_keys(members, "train"), settings)
+        agents, _ = source.updates(init_agents(AGENTS["bc"], members, own_dataset.spec), step, 1)
+        assert agents.config.learning_rate == jnp.float32(rate)
+        return agents.flow
+
+    for step, decay, share in (
+        (4, 0.5, 1.0),
+        (5, 0.5, 1.0),
+        (6, 0.5, 0.8),
+        (9, 0.5, 0.2),
+        (5, 1.0, 0.5),
+        (9, 0.0, 1.0),
+    ):
+        for x, y in zip(
+            *(jax.tree.leaves(f) for f in (after(step, decay, 0.1), after(step, 0.0, 0.1 * share))), strict=True
+        ):
+            np.testing.assert_allclose(x, y, rtol=1e-6, atol=1e-7)
+
+
 @pytest.mark.slow
 def test_a_loss_goes_down(own_dataset):
     agent = gf.make_agent("gfp", own_dataset.spec, hidden=(32, 32), flow_steps=2)

@@ -180,6 +180,19 @@ class Odd(BC):
     config_class: ClassVar[type] = OddConfig
 
 
+@hyperparameters
+class RatelessConfig:
+    """No learning rate among the settings."""
+
+    tuned_with: ClassVar[dict[str, object]] = {}
+
+
+class Rateless(BC):
+    """An algorithm that chooses its learning rate itself."""
+
+    config_class: ClassVar[type] = RatelessConfig
+
+
 class Own(BC):
     """A user's own algorithm."""
 
@@ -210,6 +223,11 @@ def test_an_algorithms_own_exception_is_shown_as_it_is(own_dataset, tmp_path):
     agent = gf.make_agent(Failing, own_dataset.spec, hidden=(8,), flow_steps=1)
     with pytest.raises(TypeError, match="my own mistake"):
         gf.fit(agent, own_dataset, steps=1)
+
+
+def test_a_learning_rate_that_is_not_there_cannot_decay():
+    with pytest.raises(gf.SettingsError, match=r"learning_rate_decay: expected 0 for Rateless, .* found 0.5"):
+        resolve(Rateless, "quick", None, {"learning_rate_decay": 0.5})
 
 
 def test_no_setting_of_an_algorithm_shadows_one_of_the_training():

@@ -176,6 +176,11 @@ def resolve(agent: type[Agent], preset: Preset, task: Task | None, explicit: Map
     settings = build(TrainSettings, {n: v for n, v in values.items() if owners[n] is TrainSettings})
     config: Any = build(agent.config_class, {n: v for n, v in values.items() if owners[n] is agent.config_class})
     check_settings(settings)
+    if settings.learning_rate_decay and "learning_rate" not in owners:
+        raise SettingsError(
+            f"learning_rate_decay: expected 0 for {agent.__name__}, whose settings have no learning_rate, found "
+            f"{settings.learning_rate_decay}"
+        )
     return Resolved(settings, config, sources, tuned=row is not None)
 
 
