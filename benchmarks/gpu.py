@@ -42,7 +42,8 @@ from guidedflow.errors import GuidedflowError
 from guidedflow.nn.products import Precision, acting_precision, computed_in
 from guidedflow.settings import Count, Positive, Sizes
 from guidedflow.training.members import select
-from guidedflow.training.sources import run_steps
+from guidedflow.training.settings import TrainSettings
+from guidedflow.training.sources import Decay, run_steps
 
 RATES = (
     "updates_per_second",
@@ -202,14 +203,15 @@ def rates(group: Group, setup: Setup) -> dict[str, Any]:
     policy = select(agents, 0)  # Before training takes over the memory of the others.
     first, chunk = jnp.int32(0), jnp.int32(setup.chunk)
     with computed_in(group.precision):
+        decay = Decay.of(TrainSettings())
         began = time.perf_counter()
-        program = run_steps.lower(agents, dataset, keys, first, chunk, batch_size=setup.batch_size).compile()
+        program = run_steps.lower(agents, dataset, keys, first, chunk, decay, batch_size=setup.batch_size).compile()
         compile_seconds = time.perf_counter() - began
     starts = itertools.count(0, setup.chunk)
 
     def train() -> None:
         nonlocal agents
-        agents, _ = jax.block_until_ready(program(agents, dataset, keys, jnp.int32(next(starts)), chunk))
+        agents, _ = jax.block_until_ready(program(agents, dataset, keys, jnp.int32(next(starts)), chunk, decay))
 
     def chunks() -> list[float]:
         return [elapsed(train) for _ in range(setup.repeats)]

@@ -76,7 +76,7 @@ def measure(agent: str, setup: dict[str, Any]) -> dict[str, Any]:
     from benchmarks import update
     from benchmarks.memory import own
 
-    found = update.measure(agent, Setup(**{**setup, "hidden": tuple(setup["hidden"])}))
+    (found,) = update.measure(agent, Setup(**{**setup, "hidden": tuple(setup["hidden"])}), ["default"])
     device = jax.devices()[0]
     on_device = (device.memory_stats() or {}).get("peak_bytes_in_use")
     return {**found, "host_peak_bytes": own("VmHWM"), "device_peak_bytes": on_device, "device": device.device_kind}

@@ -1,6 +1,7 @@
 """How fast agents train, against what the machine's matrix products alone would take.
 
     python -m benchmarks.update --agents gfp --hidden 512 512 512 512
+    python -m benchmarks.update --agents gfp --precisions float32 mixed
     python -m benchmarks.update --profile
 
 The floor is the sum, over every matrix product of one update, of the time that this product takes alone on this
@@ -15,7 +16,7 @@ what follows from a change of them.
 import dataclasses
 import functools
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -32,6 +33,7 @@ from guidedflow.data.dataset import Dataset
 from guidedflow.nn.actor import NoiseActor
 from guidedflow.nn.critic import aggregate, critic_loss
 from guidedflow.nn.flow import Noise, integrate
+from guidedflow.nn.products import Precision, computed_in
 from guidedflow.settings import Count, Range, Sizes, build
 from guidedflow.training.members import init_agents, member_keys, over_members, select
 from guidedflow.training.settings import Member, TrainSettings
@@ -69,6 +71,8 @@ class Arguments(Setup):
 
     agents: tuple[str, ...] = tuple(AGENTS)
     """Names of the agents."""
+    precisions: tuple[Precision, ...] = ("default",)
+    """In what products are computed; several are measured by turns, and compared with the first."""
     profile: bool = False
     """Show the parts of one update of GFP, one seed, instead."""
     json: bool = False
@@ -77,13 +81,17 @@ class Arguments(Setup):
 
 def main() -> None:
     arguments = parse(Arguments)
-    rows = profile(arguments) if arguments.profile else [measure(name, arguments) for name in arguments.agents]
+    if arguments.profile:
+        rows = profile(arguments)
+    else:
+        rows = [row for name in arguments.agents for row in measure(name, arguments, arguments.precisions)]
     settings = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(Setup)}
     report({"device": jax.devices()[0].device_kind, **settings, "json": arguments.json}, rows)
 
 
-def measure(name: str, setup: Setup) -> dict[str, Any]:
-    """Rates of one agent. All seeds' updates are ``updates``; each seed's counts in ``seed_updates``."""
+def measure(name: str, setup: Setup, precisions: Sequence[Precision]) -> list[dict[str, Any]]:
+    """Rates of one agent in each precision, by turns. All seeds' updates are ``updates``; each seed's counts in
+    ``seed_updates``. The floor is that of products in float32."""
     dataset = random_data(setup)
     agents, keys = fresh_agents(name, setup, dataset)
 
@@ -91,29 +99,38 @@ def measure(name: str, setup: Setup) -> dict[str, Any]:
         return agent.update(dataset.sample(key, setup.batch_size), key)
 
     products = matrix_products(jax.make_jaxpr(lambda *stacked: over_members(update, *stacked))(agents, keys).jaxpr)
+    trained = {precision: jax.tree.map(jnp.copy, agents) for precision in precisions}
 
-    def train(start: int) -> None:
-        nonlocal agents
+    def train(precision: Precision, start: int) -> None:
         steps = jnp.int32(start), jnp.int32(setup.chunk), Decay.of(TrainSettings())
-        agents, _ = jax.block_until_ready(run_steps(agents, dataset, keys, *steps, batch_size=setup.batch_size))
+        with computed_in(precision):
+            done = run_steps(trained[precision], dataset, keys, *steps, batch_size=setup.batch_size)
+        trained[precision], _ = jax.block_until_ready(done)
 
-    first_call = elapsed(lambda: train(0))
-    seconds, floors = [], []
+    first_call = {precision: elapsed(functools.partial(train, precision, 0)) for precision in precisions}
+    seconds: dict[Precision, list[float]] = {precision: [] for precision in precisions}
+    floors = []
     for repeat in range(setup.repeats):  # Side by side, since a shared machine is not equally fast all the time.
         start = (repeat + 1) * setup.chunk
-        seconds.append(elapsed(functools.partial(train, start)) / setup.chunk)
+        for precision in precisions:
+            seconds[precision].append(elapsed(functools.partial(train, precision, start)) / setup.chunk)
         floors.append(floor_seconds(products))
     work = gflop(products)
-    return {
-        "agent": name,
-        "updates_per_second": spread(1 / second for second in seconds),
-        "seed_updates_per_second": spread(setup.seeds / second for second in seconds),
-        "gflop_per_update": work / setup.seeds,
-        "gflops": spread(work / second for second in seconds),
-        "gemm_gflops": spread(work / floor for floor in floors),
-        "fraction_of_floor": spread(floor / second for floor, second in zip(floors, seconds, strict=True)),
-        "compile_seconds": first_call - statistics.median(seconds) * setup.chunk,
-    }
+    return [
+        {
+            "agent": name,
+            "precision": precision,
+            "updates_per_second": spread(1 / second for second in taken),
+            "seed_updates_per_second": spread(setup.seeds / second for second in taken),
+            f"times_{precisions[0]}": spread(a / b for a, b in zip(seconds[precisions[0]], taken, strict=True)),
+            "gflop_per_update": work / setup.seeds,
+            "gflops": spread(work / second for second in taken),
+            "gemm_gflops": spread(work / floor for floor in floors),
+            "fraction_of_floor": spread(floor / second for floor, second in zip(floors, taken, strict=True)),
+            "compile_seconds": first_call[precision] - statistics.median(taken) * setup.chunk,
+        }
+        for precision, taken in seconds.items()
+    ]
 
 
 def random_data(setup: Setup) -> Dataset:
