@@ -1,16 +1,21 @@
-"""Every task's environment is made, reset, stepped and scored."""
+"""Every task's environment is made, reset, stepped and scored; the quick ones do what OGBench's do."""
 
+import dataclasses
+import functools
 import math
 import time
 from collections import Counter
 
+import gymnasium
 import numpy as np
 import pytest
 from conftest import make_env
 
+from guidedflow.envs import wrappers
 from guidedflow.opengl import NO_BACKEND, gl_backend
 from guidedflow.processes import HelperProcess, available_cores
 from guidedflow.suites import Task, tasks
+from guidedflow.suites.ogbench import environments
 
 
 def probe(ask, mine):
@@ -60,3 +65,88 @@ def test_all_144_tasks_are_made_stepped_and_scored():
     assert time.monotonic() - began < 600  # The target is 240 s with both cores free.
     if backend is None:
         pytest.skip(f"139 of 144; for the 5 with pixels: {NO_BACKEND}")
+
+
+def ogbenchs_own(environment: str, **options) -> gymnasium.Env:
+    spec = environments.specification(environment)
+    world = gymnasium.envs.registration.load_env_creator(spec.entry_point)
+
+    class WithSeededActionSpace(world):
+        @functools.cached_property
+        def action_space(self):
+            return super().action_space
+
+    return wrappers.make(dataclasses.replace(spec, entry_point=WithSeededActionSpace), **options)
+
+
+def assert_same_bits(ours, theirs, where) -> None:
+    """Types, too; of a dictionary the order of its keys."""
+    assert type(ours) is type(theirs), where
+    if isinstance(ours, dict):
+        assert list(ours) == list(theirs), where
+        for name, value in ours.items():
+            assert_same_bits(value, theirs[name], (*where, name))
+    elif isinstance(ours, np.ndarray):
+        assert (ours.dtype, ours.shape, ours.tobytes()) == (theirs.dtype, theirs.shape, theirs.tobytes()), where
+    else:
+        assert ours == theirs, where
+
+
+def assert_same_episodes(pair, steps: int) -> set[float]:
+    """The rewards of both: the arm stays low and presses buttons; now and then a cube is put on its target."""
+    rng = np.random.default_rng(0)
+    rewards = set()
+    ended, episode = True, 0
+    for step in range(steps):
+        if ended:
+            assert_same_bits(*(dict(enumerate(env.reset(seed=episode))) for env in pair), ("reset", episode))
+            episode += 1
+        action = rng.uniform(-1, 1, 5).astype(np.float32)
+        if step % 3:
+            action[:3] *= (0.1, 0.1, -0.8 * np.sign(action[2]))
+        for inner in (env.unwrapped for env in pair):
+            if step % 97 == 96 and hasattr(inner, "_num_cubes"):
+                cube = inner._num_cubes - 1 if inner._mode == "task" else inner._target_block
+                target = inner.data.mocap_pos[inner._cube_target_mocap_ids[cube]]
+                inner.data.joint(f"object_joint_{cube}").qpos[:3] = target
+        ours, theirs = (dict(enumerate(env.step(action))) for env in pair)
+        assert_same_bits(ours, theirs, ("step", step))
+        rewards.add(ours[1])
+        ended = ours[2] or ours[3]
+    assert episode > 2
+    return rewards
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", ["cube-single", "cube-double", "cube-triple", "scene", "puzzle-3x3", "puzzle-4x4"])
+def test_the_quick_manipulation_environments_do_what_ogbenchs_do_to_the_last_bit(world):
+    pair = [make(f"{world}-singletask-task1-v0", max_episode_steps=250) for make in (environments.make, ogbenchs_own)]
+    rewards = assert_same_episodes(pair, 2000)
+    assert len(rewards) > 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", ["cube-double", "scene", "puzzle-3x3"])
+def test_they_tell_the_oracles_the_same(world):
+    spec = environments.specification(f"{world}-v0")
+    options = {"mode": "data_collection", "terminate_at_goal": False, "max_episode_steps": 50}
+    pair = [gymnasium.make(each, disable_env_checker=True, **options) for each in (environments.quickened(spec), spec)]
+    assert_same_episodes(pair, 200)
+
+
+@pytest.mark.filterwarnings("ignore:.*precision lowered")
+def test_a_step_after_a_state_was_set_tells_of_the_new_state():
+    env = environments.make("scene-v0", mode="data_collection")
+    env.reset(seed=0)
+    env.step(np.zeros(5, np.float32))
+    inner = env.unwrapped
+    qpos, target = inner.data.qpos.copy(), 1 - inner._cur_button_states
+    qpos[14] += 0.1
+    inner.set_state(qpos, inner.data.qvel, target)
+    told = inner.get_step_info()
+    assert told["privileged/block_0_pos"][0] == qpos[14]
+    np.testing.assert_array_equal(told["button_states"], target)
+    following, *_, info = env.step(np.zeros(5, np.float32))
+    np.testing.assert_array_equal(info["prev_qpos"], qpos)
+    np.testing.assert_array_equal(info["prev_button_states"], target)
+    np.testing.assert_array_equal(following, inner.compute_observation())

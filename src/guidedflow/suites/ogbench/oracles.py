@@ -49,12 +49,13 @@ class Collector:
     def __init__(self, family: str, steps: int = 1001):
         # Imported here: the command line reads this module's names without waiting for MuJoCo.
         import gymnasium
-        import ogbench.manipspace  # noqa: F401  (registers the environments)
+
+        from guidedflow.suites.ogbench.environments import quickened, specification
 
         self._recipe = recipe(family)
         # Without its checker, which warns of the data type of OGBench's action bounds.
         self._env: Any = gymnasium.make(
-            self._recipe.env_id,
+            quickened(specification(self._recipe.env_id)),
             max_episode_steps=steps,
             disable_env_checker=True,
             terminate_at_goal=False,
