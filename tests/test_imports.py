@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "agents": {"nn"},
     "suites": {"data", "envs"},
     "runs": set(),
-    "training": {"agents", "data", "envs", "suites", "runs"},
+    "training": {"nn", "agents", "data", "envs", "suites", "runs"},
     "deploy": {"agents", "runs", "training"},
     "results": {"agents", "runs", "suites", "training"},
     "cli": {"agents", "data", "envs", "suites", "runs", "training", "deploy", "results"},
