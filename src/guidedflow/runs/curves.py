@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from guidedflow.files import whole_file
 from guidedflow.types import variant_text
 
 NOT_DRAWN = ("step", "variant", "seed", "updates_per_second", "data_wait")
@@ -37,7 +38,8 @@ def draw_curves(
     seeds = len({row["seed"] for row in (*metrics, *evaluations)})
     band = f"bands: lowest to highest of {seeds} seeds" if seeds > 1 else "band of an evaluation: its 95% interval"
     figure.suptitle(f"{title}\nlines: means; {band}", fontsize=11)
-    figure.savefig(path, dpi=100)
+    with whole_file(path) as file:
+        figure.savefig(file, format="png", dpi=100)
 
 
 def _draw_metric(axis: Any, name: str, metrics: Sequence[Mapping[str, Any]]) -> None:

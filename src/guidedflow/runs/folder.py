@@ -5,7 +5,10 @@ import csv
 import io
 import json
 import math
+import os
 import shlex
+import stat
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ import numpy as np
 
 from guidedflow.errors import RunError
 from guidedflow.files import as_json, read_text, whole_file, write_text
+from guidedflow.locks import held
 from guidedflow.runs.config import FILE, RunConfig
 from guidedflow.types import Variant, parse_variant, variant_text
 
@@ -37,6 +41,8 @@ EVALUATION_FIELDS = (
 )
 # What rows of older versions do not have: they were all made by the training.
 _ADDED = {"source": "training", "env_seed": ""}
+STALE_SECONDS = 3600
+"""A film that nobody has added to for so long is no longer being made."""
 
 Row = dict[str, Any]
 
@@ -88,23 +94,48 @@ class RunFolder:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other processes from writing in this folder at the same time.
+        """Open the folder for writing: keep other processes from it, and remove what killed ones had begun to write.
 
         Raises:
-            RunError: another one does.
+            RunError: another one writes in it, or it is not as ``check_own`` wants it.
             OSError: the folder cannot be written.
         """
-        lock = filelock.FileLock(self.path / "lock", timeout=0)
-        try:
-            lock.acquire()
-        except filelock.Timeout as error:
-            raise RunError(
-                f"{self.path}: expected a run that nobody trains now, found another process in it"
-            ) from error
-        try:
+        self.check_own()
+        with contextlib.ExitStack() as stack:
+            try:
+                is_alone = stack.enter_context(held(self.path / "lock"))
+            except filelock.Timeout as error:
+                raise RunError(
+                    f"{self.path}: expected a run that nobody trains now, found another process in it"
+                ) from error
+            if is_alone:
+                self._remove_stale()
             yield
-        finally:
-            lock.release()
+
+    def check_own(self) -> None:
+        """Raise RunError unless the folder holds plain files and folders alone.
+
+        A folder may come from a stranger: a link in it would make a continued run write or delete at another place.
+        """
+        ours = self.path.resolve() / "wandb"  # Weights & Biases has links to its newest run.
+        for parent, folders, files in os.walk(self.path):
+            for path in (Path(parent, name) for name in (*folders, *files)):
+                mode = path.lstat().st_mode
+                is_link = stat.S_ISLNK(mode)
+                if stat.S_ISREG(mode) or stat.S_ISDIR(mode) or (is_link and path.resolve().is_relative_to(ours)):
+                    continue
+                found = "a symbolic link" if is_link else "something else"
+                raise RunError(
+                    f"{path}: expected plain files and folders alone in a run that is written to, found {found}; "
+                    "replace it by what it stands for, or remove it"
+                )
+
+    def _remove_stale(self) -> None:
+        # Nobody else writes here while the lock is held, but `evaluate --videos` films without it.
+        stale = [*self.path.glob("*.tmp")]
+        stale += [path for path in self.path.glob("videos/*.tmp") if time.time() - path.stat().st_mtime > STALE_SECONDS]
+        for path in stale:
+            path.unlink(missing_ok=True)
 
     # ------------------------------------------------------------------------------------------------- metrics
 
@@ -115,8 +146,12 @@ class RunFolder:
             variant = {"variant": variant_text(row["variant"])} if row["variant"] else {}
             rest = {name: value for name, value in row.items() if name not in ("step", "variant")}
             lines.append(json.dumps({"step": row["step"], **variant, **rest}) + "\n")
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.writelines(lines)
+        path = self.path / "metrics.jsonl"
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.writelines(lines)
+        except OSError as error:  # A failed write does not say where.
+            raise OSError(error.errno, error.strerror, str(path)) from error
 
     def metrics(self) -> list[Row]:
         """The rows of metrics.jsonl; a last line that a kill cut short is left out.
@@ -226,8 +261,10 @@ class RunFolder:
         (self.path / "summary.json").unlink(missing_ok=True)
 
     def videos(self) -> list[Path]:
-        """The filmed episodes."""
-        return sorted((self.path / "videos").glob("*.gif"))
+        """The filmed episodes, links left out: what they lead to is not the run's to show."""
+        folder = self.path / "videos"
+        found = [] if folder.is_symlink() else folder.glob("*.gif")
+        return sorted(path for path in found if path.is_file() and not path.is_symlink())
 
     def draw_curves(self) -> Path:
         """Draw curves.png: success (or return) of each policy, and the losses, over the steps."""

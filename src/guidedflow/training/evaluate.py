@@ -187,6 +187,8 @@ def evaluate(
     only = saved.filter(policy, variant, seed)
     agents, step = saved.agents(checkpoint)
     backend = _film_backend(videos)
+    if backend is not None:
+        saved.folder.check_own()
     films: dict[str, Any] = {"videos": videos, "folder": saved.folder.path / "videos"} if backend is not None else {}
     with (
         _watched(step, progress) as on_episode,

@@ -1,0 +1,152 @@
+"""A run's folder may come from a stranger, its disk may fill, its files may rot: what is promised then.
+
+See docs/reliability-runs.md.
+"""
+
+import errno
+import fcntl
+import io
+import os
+import shutil
+import time
+
+import numpy as np
+import pytest
+from conftest import own_arrays
+
+import guidedflow as gf
+from guidedflow.data.download import locked
+from guidedflow.errors import DataError, RunError
+from guidedflow.runs.folder import RunFolder
+from guidedflow.runs.loggers import TensorBoard
+
+SMALL = {"hidden": (12,), "batch_size": 16, "log_every": 10, "flow_steps": 1, "steps": 40, "save_every": 20}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run on arrays of its own, to be copied."""
+    folder = tmp_path_factory.mktemp("finished")
+    np.savez(folder / "own.npz", **own_arrays())
+    gf.train(folder / "own.npz", run_dir=folder / "run", progress=False, **SMALL)
+    return folder / "run"
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """A copy of it."""
+    shutil.copytree(finished, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def one_line(error):
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+# ------------------------------------------------------------------------------------------------------------ links
+
+
+@pytest.mark.parametrize(
+    "name", ["lock", "curves.png", "tensorboard", "checkpoints", "metrics.jsonl", "videos/a.gif", "x.1.tmp", "wandb"]
+)
+def test_a_run_with_a_link_is_not_written_to(name, run, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "mine").write_text("mine")
+    link = run / name
+    if link.is_dir():
+        shutil.rmtree(link)
+    link.parent.mkdir(exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(outside if link.suffix == "" and name != "lock" else outside / "mine")
+    with pytest.raises(RunError, match=r"expected plain files and folders .* found a symbolic link") as error:
+        gf.resume(run, extend_to=60, progress=False)
+    assert str(link) in one_line(error)
+    assert {path.name: path.read_text() for path in outside.iterdir()} == {"mine": "mine"}
+
+
+def test_links_of_weights_and_biases_and_links_to_a_run_are_fine(run, tmp_path):
+    (run / "wandb" / "offline-run-1").mkdir(parents=True)
+    (run / "wandb" / "latest-run").symlink_to("offline-run-1")
+    (tmp_path / "linked").symlink_to(run)
+    with RunFolder(tmp_path / "linked").lock():
+        pass
+
+
+def test_a_pipe_in_place_of_a_record_is_no_endless_wait(run):
+    (run / "metrics.jsonl").unlink()
+    os.mkfifo(run / "metrics.jsonl")
+    with pytest.raises(RunError, match=r"metrics.jsonl: expected a file"):
+        RunFolder(run).metrics()
+
+
+def test_the_page_shows_no_film_that_is_a_link(run, tmp_path):
+    (tmp_path / "secret").write_text("secret")
+    (run / "videos").mkdir()
+    (run / "videos" / "step40-seed0-actor-episode0.gif").symlink_to(tmp_path / "secret")
+    (run / "videos" / "step40-seed0-actor-episode1.gif").write_bytes(b"GIF89a")
+    assert [path.name[-5:] for path in RunFolder(run).videos()] == ["1.gif"]
+    (run / "videos").rename(tmp_path / "elsewhere")
+    (run / "videos").symlink_to(tmp_path / "elsewhere")
+    assert RunFolder(run).videos() == []
+
+
+@pytest.mark.parametrize("suffix", [".lock", ".part", ".part.json"])
+def test_a_download_follows_no_link(suffix, tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    (tmp_path / f"data.npz{suffix}").symlink_to(tmp_path / "mine")
+    with pytest.raises(DataError, match="found a symbolic link"), locked(tmp_path / "data.npz"):
+        pass
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+# ------------------------------------------------------------------------------------------------ locks, stale files
+
+
+@pytest.mark.parametrize("number", [errno.ENOTSUP, errno.ENOLCK])
+def test_without_locks_work_goes_on_with_a_notice(number, run, tmp_path, monkeypatch, caplog):
+    def no_lock(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", no_lock)
+    monkeypatch.setattr(fcntl, "lockf", no_lock)
+    with caplog.at_level("WARNING", "guidedflow"):
+        for _ in range(2):
+            with RunFolder(run).lock():
+                pass
+        with locked(tmp_path / "data.npz"):
+            pass
+    told = [record.getMessage() for record in caplog.records if "no locks" in record.getMessage()]
+    assert [said.startswith(str(folder)) for said, folder in zip(told, (run, tmp_path), strict=True)] == [True, True]
+
+
+def test_what_a_killed_run_had_begun_to_write_is_removed(run):
+    (run / "videos").mkdir()
+    for name in ("metrics.jsonl.123.tmp", "videos/old.gif.123.tmp", "videos/new.gif.123.tmp"):
+        (run / name).write_text("half")
+    os.utime(run / "videos" / "old.gif.123.tmp", (0, time.time() - 7200))
+    with RunFolder(run).lock():
+        assert [path.name for path in run.rglob("*.tmp")] == ["new.gif.123.tmp"]
+
+
+# ------------------------------------------------------------------------------------------------------- a full disk
+
+
+def test_a_disk_that_is_full_ends_the_logging_to_tensorboard_alone(own_dataset, tmp_path, monkeypatch, caplog):
+    start = TensorBoard.start
+
+    def start_on_a_full_disk(self, *arguments):
+        start(self, *arguments)
+        self._file.close()
+        self._file = io.FileIO("/dev/full", "w")
+
+    monkeypatch.setattr(TensorBoard, "start", start_on_a_full_disk)
+    settings = {**SMALL, "log_every": 1}
+    with caplog.at_level("WARNING", "guidedflow"):
+        made = gf.train(dataset=own_dataset, run_dir=tmp_path / "run", progress=False, **settings)
+    assert made.is_finished
+    told = [record.getMessage() for record in caplog.records]
+    assert [said.endswith("cannot be written (No space left on device); this run logs no more to it") for said in told]
+    assert len(told) == 1
+    assert len(RunFolder(made.path).metrics()) == 40
