@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import own_arrays
+from conftest import own_arrays, trained_agents
 
 import guidedflow as gf
 from guidedflow.data.download import locked
@@ -150,3 +150,32 @@ def test_a_disk_that_is_full_ends_the_logging_to_tensorboard_alone(own_dataset, 
     assert [said.endswith("cannot be written (No space left on device); this run logs no more to it") for said in told]
     assert len(told) == 1
     assert len(RunFolder(made.path).metrics()) == 40
+
+
+# -------------------------------------------------------------------------------------------------------- checkpoints
+
+
+def test_a_flipped_bit_anywhere_in_a_checkpoint_is_found(run):
+    files = [path for path in (run / "checkpoints" / "40").rglob("*") if path.is_file()]
+    assert len(files) > 5
+    for path in files:
+        content = path.read_bytes()
+        for place in {0, len(content) // 2, len(content) - 1}:
+            path.write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+            with pytest.raises(RunError, match=r"checkpoints/40: expected a whole checkpoint") as error:
+                gf.load_policy(run)
+            assert one_line(error).endswith("(there is: 20)")
+        path.write_bytes(content)
+    (run / "summary.json").unlink()
+    files[0].unlink()
+    for use in (gf.resume, gf.load_policy, trained_agents):
+        with pytest.raises(RunError, match=r"checkpoints/40: .* is damaged or missing"):
+            use(run)
+
+
+def test_checkpoints_without_checksums_still_load(run):
+    for path in run.rglob("checksums.json"):
+        path.unlink()
+    gf.load_policy(run)
+    assert gf.resume(run, extend_to=60, progress=False).is_finished
+    assert [path.parent.name for path in run.rglob("checksums.json")] == ["60"]
