@@ -9,6 +9,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -49,14 +50,14 @@ class Checkpoints:
     ):
         self.directory = directory
         self._scores = scores
-        self._saving: int | None = None
+        self._writing: Future[None] | None = None
+        self._finisher = ThreadPoolExecutor(1, thread_name_prefix="guidedflow-checkpoints")
         self._verified: set[int] = set()
         options = ocp.CheckpointManagerOptions(
             preservation_policy=_LatestAndBest(self._best_of, needed),
             read_only=read_only,
             create=not read_only,
             cleanup_tmp_directories=not read_only,  # What a killed process had begun to write.
-            async_options=ocp.AsyncOptions(post_finalization_callback=self._write_checksums),
         )
         # Orbax wants an absolute path; what is stored in it does not depend on where the run's folder lies.
         self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
@@ -73,9 +74,9 @@ class Checkpoints:
         saved = {name: ocp.args.StandardSave(item) for name, item in items.items()}
         try:
             _make_sure_of_room(self.directory, size)
-            self._manager.wait_until_finished()  # Before the step changes that its thread is told.
-            self._saving = step
+            self._finish()
             self._manager.save(step, args=ocp.args.Composite(**saved))
+            self._writing = self._finisher.submit(self._add_checksums, step)
         except FAILURES as error:
             raise self._not_saved(error) from error
 
@@ -86,7 +87,7 @@ class Checkpoints:
             RunError: as ``save``.
         """
         try:
-            self._manager.wait_until_finished()
+            self._finish()
         except FAILURES as error:
             raise self._not_saved(error) from error
 
@@ -147,6 +148,7 @@ class Checkpoints:
 
     def close(self) -> None:
         """Finish what is being written and let go of the folder."""
+        self._finisher.shutdown()
         self._manager.close()
 
     def __enter__(self) -> Self:
@@ -155,10 +157,16 @@ class Checkpoints:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _write_checksums(self) -> None:
-        """Called by Orbax when everything is written, before the checkpoint takes its name."""
-        for folder in self.directory.glob(f"{self._saving}.*"):
-            write_text(folder / CHECKSUMS, json.dumps(_checksums(folder)))
+    def _add_checksums(self, step: int) -> None:
+        self._manager.wait_until_finished()
+        folder = self.directory / str(step)
+        write_text(folder / CHECKSUMS, json.dumps(_checksums(folder)))
+
+    def _finish(self) -> None:
+        """Wait for what is being written; what went wrong there is raised once."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
 
     def _verify(self, step: int) -> None:
         """Raise ValueError where a file of a checkpoint is not as it was written."""
