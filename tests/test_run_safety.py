@@ -16,7 +16,7 @@ from conftest import own_arrays, trained_agents
 
 import guidedflow as gf
 from guidedflow.data.download import locked
-from guidedflow.errors import DataError, RunError
+from guidedflow.errors import DataError, RunError, SettingsError
 from guidedflow.runs.folder import RunFolder
 from guidedflow.runs.loggers import TensorBoard
 
@@ -179,3 +179,85 @@ def test_checkpoints_without_checksums_still_load(run):
     gf.load_policy(run)
     assert gf.resume(run, extend_to=60, progress=False).is_finished
     assert [path.parent.name for path in run.rglob("checksums.json")] == ["60"]
+
+
+# ----------------------------------------------------------------------------------------------- paths, broken records
+
+
+@pytest.mark.parametrize("name", ["a[b]", "a*", "what?", "**", "back\\slash"])
+def test_paths_that_orbax_takes_for_patterns_are_refused_at_once(name, run, own_dataset, tmp_path):
+    with pytest.raises(RunError, match="expected a path without any of") as error:
+        gf.train(dataset=own_dataset, run_dir=tmp_path / name / "run", **SMALL)
+    one_line(error)
+    assert not (tmp_path / name).exists()
+    run.rename(tmp_path / name)
+    with pytest.raises(RunError, match="expected a path without any of"):
+        gf.load_policy(tmp_path / name)
+
+
+def test_a_run_stays_where_it_is_when_the_directory_changes(own_dataset, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "other").mkdir()
+    made = gf.train(
+        dataset=own_dataset, run_dir="run", progress=False, callbacks=[lambda _: os.chdir(tmp_path / "other")], **SMALL
+    )
+    assert made.path == tmp_path / "run"
+    assert made.is_finished
+    assert list((tmp_path / "other").iterdir()) == []
+
+
+DEEP = '{"a":' * 900 + "1" + "}" * 900
+HUGE = "9" * 4000
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("config.json", lambda text: DEEP),
+        ("config.json", lambda text: text.replace('"versions": {', f'"versions": {{"x": {DEEP},')),
+        ("config.json", lambda text: "[" * 100_000),
+        ("config.json", lambda text: text.replace('"action_size": 2', '"action_size": Infinity')),
+        ("config.json", lambda text: text.replace('"action_size": 2', f'"action_size": {"9" * 5000}')),
+        ("config.json", lambda text: text.replace('"batch_size": 16', f'"batch_size": {HUGE}')),
+        ("config.json", lambda text: text.replace('"discount": 0.99', f'"tau": {HUGE}, "discount": {HUGE}')),
+        ("config.json", lambda text: text.replace('"preset": "', '"preset": "\\u001b]0;mine\\u0007')),
+        ("metrics.jsonl", lambda text: text.replace('"step": 20', '"step": Infinity')),
+        ("metrics.jsonl", lambda text: text.replace('"step": 20', f'"step": {HUGE}')),
+        ("metrics.jsonl", lambda text: text.replace('"step": 20', f'"x": {DEEP}, "step": 20')),
+        ("metrics.jsonl", lambda text: text.replace('"step": 20', f'"x": {HUGE}, "step": 20')),
+        ("metrics.jsonl", lambda text: text.replace('"step": 20', '"x": "text", "step": 20')),
+        ("metrics.jsonl", lambda text: text.replace('"step": 20', '"variant": "alpha=x", "step": 20')),
+        ("evaluations.csv", lambda text: "step,variant\n1," + "x" * 200_000 + "\n"),
+        ("evaluations.csv", lambda text: text.replace("actor", "\x1b[31mactor", 1)),
+        ("evaluations.csv", lambda text: text.replace("20,,0", "20,alpha=x,0", 1)),
+        ("evaluations.csv", lambda text: text.replace("20,,0", f"{HUGE},,0", 1)),
+    ],
+)
+def test_broken_records_are_one_line_that_names_the_file(name, change, run):
+    evaluations = {"episodes": 4, "success": 0.5, "success_low": 0.1, "success_high": 0.9, "mean_return": 1.0}
+    evaluations |= {"return_half_width": 0.1, "mean_length": 5, "length_half_width": 1, "score": 50, "env_seed": None}
+    row = {"step": 20, "variant": (), "seed": 0, "policy": "actor", "source": "training"} | evaluations
+    RunFolder(run).log_evaluations([row])
+    assert RunFolder(run).evaluations()[0] == row
+    text = (run / name).read_text()
+    changed = change(text)
+    assert bool(changed != text)  # Not compared by pytest, which takes minutes to show the difference.
+    (run / name).write_text(changed)
+    (run / "summary.json").unlink()
+    with pytest.raises(RunError, match=f"run/{name}: ") as error:
+        gf.resume(run, progress=False)
+    assert "\x1b" not in one_line(error)
+    assert name == "config.json" or ": line 2" in str(error.value) or "line 2: " in str(error.value)
+
+
+def test_numbers_that_float32_makes_the_end_of_their_range_are_refused(own_dataset):
+    for name, value in [("discount", 0.9999999999), ("tau", 0.99999999999), ("tau", 1e-60), ("alpha", 1e300)]:
+        with pytest.raises(SettingsError, match=f"{name}: expected a value .*, in float32"):
+            gf.make_agent("gfp", own_dataset.spec, **{name: value})
+
+
+def test_nothing_that_a_file_says_gives_orders_to_the_terminal(capsys):
+    from guidedflow.cli.app import _fail
+
+    assert _fail("a\x1b]0;title\x07b\x9bc\nd") == 2
+    assert capsys.readouterr().err == "guidedflow: error: a?]0;title?b?c d\n"

@@ -64,7 +64,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         found = json.loads(read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: a number of thousands of digits, too.
         raise RunError(f"{path}: expected JSON, found: {error}") from error
     if not isinstance(found, dict):
         raise RunError(f"{path}: expected a JSON object, found {type(found).__name__}")

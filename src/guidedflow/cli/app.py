@@ -25,7 +25,7 @@ from guidedflow.cli.report import Report
 from guidedflow.cli.tasks import Tasks
 from guidedflow.cli.train import Train, with_settings
 from guidedflow.errors import GuidedflowError, SettingsError
-from guidedflow.notices import logger, show_notices
+from guidedflow.notices import logger, plain, show_notices
 from guidedflow.processes import RemoteTraceback
 
 # Heavy libraries are imported by the commands that use them: `guidedflow --help` must not wait for JAX.
@@ -131,7 +131,7 @@ def _name(words: Sequence[str]) -> str | None:
 
 
 def _fail(message: str) -> int:
-    sys.stderr.write(f"guidedflow: error: {' '.join(message.split())}\n")
+    sys.stderr.write(f"guidedflow: error: {plain(' '.join(message.split()))}\n")
     return 2
 
 

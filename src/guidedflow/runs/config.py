@@ -10,12 +10,14 @@ from typing import Any, Self
 
 from guidedflow.errors import RunError
 from guidedflow.files import as_json, read_json, write_text
+from guidedflow.notices import plain
 from guidedflow.types import Spec
 
 FILE = "config.json"
 VERSIONED = ("guidedflow", "jax", "equinox", "optax", "orbax-checkpoint", "numpy", "mujoco", "gymnasium", "ogbench")
 RENAMED = {"matmul_precision": "precision"}
 """Settings of runs made by older versions."""
+DEEPEST = 20
 IN_MEMORY = "arrays in memory"
 """Where data lay that was no file."""
 
@@ -95,8 +97,9 @@ class RunConfig:
             raise RunError(f"{folder}: expected the folder of a run, found no {FILE} in it")
         saved = read_json(path)
         try:
+            _check_plain({name: value for name, value in saved.items() if name != "data"})
             return cls._from_json(saved)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             found = f"no {error}" if isinstance(error, KeyError) else error
             raise RunError(f"{path}: expected the settings of a run, found: {found}") from error
 
@@ -144,6 +147,16 @@ class RunConfig:
             extensions=tuple(Extension(**extension) for extension in saved.get("extensions", ())),
             run_id=str(saved.get("run_id", "")),
         )
+
+
+def _check_plain(value: Any, depth: int = 0) -> None:
+    """Raise ValueError where a value is nested deeply, or holds text that would give orders to a terminal."""
+    if depth > DEEPEST:
+        raise ValueError(f"values nested deeper than {DEEPEST} levels")
+    if isinstance(value, str) and value != plain(value):
+        raise ValueError(f"control characters in {value[:60]!r}")
+    for item in (*value, *value.values()) if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _check_plain(item, depth + 1)
 
 
 def _check_types(saved: Any, wanted: Mapping[str, type]) -> None:

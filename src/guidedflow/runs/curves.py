@@ -45,7 +45,9 @@ def draw_curves(
 def _draw_metric(axis: Any, name: str, metrics: Sequence[Mapping[str, Any]]) -> None:
     variants = dict.fromkeys(row["variant"] for row in metrics)
     for variant in variants:
-        steps, values = _by_step([(row["step"], row[name]) for row in metrics if row["variant"] == variant])
+        steps, values = _by_step(
+            [(row["step"], row[name]) for row in metrics if row["variant"] == variant and name in row]
+        )
         axis.plot(steps, [np.mean(v) for v in values], label=variant_text(variant))
         axis.fill_between(steps, [min(v) for v in values], [max(v) for v in values], alpha=0.2)
     axis.set(title=name.replace("_", " "), xlabel="gradient steps")

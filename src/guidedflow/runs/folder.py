@@ -19,6 +19,7 @@ import numpy as np
 from guidedflow.errors import RunError
 from guidedflow.files import as_json, read_text, whole_file, write_text
 from guidedflow.locks import held
+from guidedflow.notices import plain
 from guidedflow.runs.config import FILE, RunConfig
 from guidedflow.types import Variant, parse_variant, variant_text
 
@@ -41,6 +42,7 @@ EVALUATION_FIELDS = (
 )
 # What rows of older versions do not have: they were all made by the training.
 _ADDED = {"source": "training", "env_seed": ""}
+PATTERNS = "[]*?\\"
 STALE_SECONDS = 3600
 """A film that nobody has added to for so long is no longer being made."""
 
@@ -69,8 +71,18 @@ class RunFolder:
             raise RunError(f"{path}: expected a folder that can be written, found: {error.strerror}") from error
         return folder
 
+    def check_path(self) -> None:
+        """Raise RunError where checkpoints would be lost: Orbax takes some characters of a path for patterns."""
+        found = [character for character in PATTERNS if character in str(self.path.absolute())]
+        if found:
+            raise RunError(
+                f"{self.path.absolute()}: expected a path without any of {' '.join(PATTERNS)}, with which checkpoints "
+                f"cannot be found again, found {' '.join(found)}; choose another folder, or rename it"
+            )
+
     def check_new(self) -> None:
         """Raise RunError unless a run can be made here: nothing is there yet."""
+        self.check_path()
         if (self.path / FILE).exists():
             again = f"guidedflow train --resume {shlex.quote(str(self.path))}"
             raise RunError(
@@ -166,10 +178,11 @@ class RunFolder:
         for number, line in enumerate(lines, 1):
             try:
                 row = json.loads(line)
-                known = {"step": int(row["step"]), "seed": int(row["seed"])}
-                rows.append({**row, **known, "variant": parse_variant(row.get("variant", ""))})
+                known = {"step": _count(row.pop("step")), "seed": _count(row.pop("seed"))}
+                variant = parse_variant(row.pop("variant", ""))
+                rows.append({**known, "variant": variant, **{name: float(value) for name, value in row.items()}})
             except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
-                expected = "expected a JSON object with step and seed"
+                expected = "expected a JSON object of numbers with step and seed"
                 raise RunError(f"{path}: line {number}: {expected}, found {line[:60]!r}") from error
         return rows
 
@@ -213,20 +226,25 @@ class RunFolder:
         path = self.path / "evaluations.csv"
         if not path.exists():
             return []
-        kinds: dict[str, Any] = {"step": int, "seed": int, "episodes": int, "policy": str, "source": str}
+        kinds: dict[str, Any] = {"step": _count, "seed": _count, "episodes": int, "policy": _name, "source": _name}
         kinds |= {"variant": parse_variant, "env_seed": lambda text: int(text) if text else None}
-        rows = []
-        for number, row in enumerate(csv.DictReader(io.StringIO(read_text(path), newline="")), 2):
+        rows: list[Row] = []
+        number = 1
+        reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+        while True:
+            number += 1
             try:
+                row = next(reader, None)
+                if row is None:
+                    return rows
                 values = _ADDED | {name: value for name, value in row.items() if value is not None}
                 found = {name: kinds.get(name, float)(values[name]) for name in EVALUATION_FIELDS}
-            except (ValueError, TypeError, KeyError) as error:
+            except (ValueError, TypeError, KeyError, csv.Error) as error:
                 expected = ",".join(EVALUATION_FIELDS)
                 raise RunError(f"{path}: line {number}: expected {expected}, found another") from error
             if math.isnan(found["success"]):  # Older versions wrote an interval even where there was no success.
                 found["success_low"] = found["success_high"] = math.nan
             rows.append(found)
-        return rows
 
     def _write_evaluations(self, rows: Iterable[Mapping[str, Any]]) -> None:
         text = io.StringIO(newline="")
@@ -273,6 +291,19 @@ class RunFolder:
         path = self.path / "curves.png"
         draw_curves(path, self.metrics(), self.evaluations(), title=self.config().title)
         return path
+
+
+def _count(value: Any) -> int:
+    found = int(value)
+    if not 0 <= found < 2**63:
+        raise ValueError("expected a count")
+    return found
+
+
+def _name(text: str) -> str:
+    if text != plain(text):
+        raise ValueError("expected no control characters")
+    return text
 
 
 def plain_rows(rows: Iterable[Mapping[str, Any]]) -> list[Row]:

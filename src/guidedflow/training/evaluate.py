@@ -179,7 +179,7 @@ def evaluate(
         SettingsError: an argument is not possible.
     """
     show_notices()
-    saved = SavedRun(Path(run), agent)
+    saved = SavedRun(Path(run).absolute(), agent)
     task = _task(saved, env)
     _check_numbers(episodes=(episodes, 1), videos=(videos, 0), env_seed=(env_seed, 0))
     settings = _settings(saved, episodes)

@@ -137,7 +137,7 @@ def resume(
         Interrupted: as ``train``.
     """
     execution = Execution(workers, eval_async, wandb, loggers, callbacks, progress)
-    saved = SavedRun(Path(run_dir), agent)
+    saved = SavedRun(Path(run_dir).absolute(), agent)  # An environment of the user's own may change the directory.
     _check_same(saved, settings)
     return _continue(saved, extend_to, saved.task(env), dataset, data_dir, execution)
 
@@ -181,8 +181,9 @@ def _start(
 ) -> Run:
     """Check everything that was asked for, then make the run's folder and train in it."""
     show_notices()
-    if run_dir is not None:
-        RunFolder(Path(run_dir)).check_new()
+    place = None if run_dir is None else Path(run_dir).absolute()  # As in ``resume``.
+    if place is not None:
+        RunFolder(place).check_new()
     if env is not None:
         known, data, record = own_environment(env, task, dataset)
     else:
@@ -196,7 +197,7 @@ def _start(
     agent.check_spec(data.spec)
     check_needs(agent, data)
     config = make_config(agent, preset, resolved, sweep, data, record, known, is_own_env=env is not None)
-    folder = RunFolder.create(new_folder(config) if run_dir is None else Path(run_dir), config)
+    folder = RunFolder.create(place or new_folder(config).absolute(), config)
     say_before_training(agent, known, resolved, data, record, is_sweep=bool(sweep))
     logger.info("run: %s", folder.path)
     return _run(Trainer(folder, agent, trained, resolved.train, data, known, **options), execution.progress)
