@@ -6,19 +6,26 @@ See docs/reliability-runs.md.
 import errno
 import fcntl
 import io
+import math
 import os
 import shutil
+import subprocess
+import sys
 import time
 
 import numpy as np
 import pytest
-from conftest import own_arrays, trained_agents
+from conftest import guidedflow, own_arrays, trained_agents
 
 import guidedflow as gf
+from guidedflow.agents import find_agent
 from guidedflow.data.download import locked
 from guidedflow.errors import DataError, RunError, SettingsError
+from guidedflow.processes import available_memory
 from guidedflow.runs.folder import RunFolder
 from guidedflow.runs.loggers import TensorBoard
+from guidedflow.training.prepare import check_memory
+from guidedflow.training.settings import TrainSettings, members
 
 SMALL = {"hidden": (12,), "batch_size": 16, "log_every": 10, "flow_steps": 1, "steps": 40, "save_every": 20}
 
@@ -261,3 +268,67 @@ def test_nothing_that_a_file_says_gives_orders_to_the_terminal(capsys):
 
     assert _fail("a\x1b]0;title\x07b\x9bc\nd") == 2
     assert capsys.readouterr().err == "guidedflow: error: a?]0;title?b?c d\n"
+
+
+# ------------------------------------------------------------------------------------------------------------- limits
+
+
+def test_what_does_not_fit_into_memory_is_refused_before_anything_is_made(own_dataset, tmp_path):
+    with pytest.raises(SettingsError, match=r"memory: expected what fits into .* GB of networks .*; lower hidden"):
+        gf.train(dataset=own_dataset, run_dir=tmp_path / "run", hidden=(65536, 65536))
+    assert not (tmp_path / "run").exists()
+    agent = find_agent("gfp")
+    trained = members(agent.config_class(), (0,), {})
+    with pytest.raises(SettingsError, match=r"memory: .* GB of steps gathered online; lower online_steps"):
+        check_memory(agent, trained, TrainSettings(online_steps=1_000_000_000), own_dataset.spec)
+
+
+def test_memory_that_is_left(tmp_path):
+    assert available_memory(tmp_path) == math.inf
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "sys/fs/cgroup").mkdir(parents=True)
+    (tmp_path / "proc/meminfo").write_text("MemTotal: 9 kB\nMemAvailable: 4 kB\nSwapFree: 1 kB\n")
+    assert available_memory(tmp_path) == 5 * 1024
+    (tmp_path / "sys/fs/cgroup/memory.current").write_text("100\n")
+    for limit, expected in [("max\n", 5 * 1024), ("1100\n", 1000)]:
+        (tmp_path / "sys/fs/cgroup/memory.max").write_text(limit)
+        assert available_memory(tmp_path) == expected
+
+
+def limited(limit, *arguments, cwd):
+    command = f"ulimit {limit}; exec {sys.executable} -m guidedflow {' '.join(map(str, arguments))}"
+    return subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120, cwd=cwd, check=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", ["-n 16", "-v 500000"])
+def test_limits_of_the_shell_in_which_libraries_hang_are_one_line(limit, tmp_path):
+    done = limited(limit, "tasks", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"guidedflow: error: ulimit {limit[:2]}: expected at least ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kilobytes", [2, 20, 60])
+def test_files_that_cannot_grow_end_the_training_in_one_line(kilobytes, own_file, tmp_path):
+    options = ("--hidden 64 --flow-steps 1 --preset quick --steps 100 --log-every 1 --save-every 50",)
+    done = limited(f"-f {kilobytes}", "train", own_file, "--run-dir", "run", *options, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("guidedflow: error: ")
+    assert "File too large" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_a_truncated_checkpoint_without_checksums_is_one_line(run):
+    for path in (run / "checkpoints" / "40").rglob("*"):
+        if path.name == "checksums.json":
+            path.unlink()
+        elif path.is_file():
+            path.write_bytes(path.read_bytes()[:-5])
+    (run / "summary.json").unlink()
+    done = guidedflow("train", "--resume", run)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "checkpoints/40: expected a whole checkpoint" in done.stderr.splitlines()[-1]
