@@ -10,7 +10,6 @@ from typing import Any, Self
 
 from guidedflow.errors import RunError
 from guidedflow.files import as_json, read_json, write_text
-from guidedflow.notices import plain
 from guidedflow.types import Spec
 
 FILE = "config.json"
@@ -97,7 +96,7 @@ class RunConfig:
             raise RunError(f"{folder}: expected the folder of a run, found no {FILE} in it")
         saved = read_json(path)
         try:
-            _check_plain({name: value for name, value in saved.items() if name != "data"})
+            _check_depth(saved)
             return cls._from_json(saved)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             found = f"no {error}" if isinstance(error, KeyError) else error
@@ -149,14 +148,12 @@ class RunConfig:
         )
 
 
-def _check_plain(value: Any, depth: int = 0) -> None:
-    """Raise ValueError where a value is nested deeply, or holds text that would give orders to a terminal."""
+def _check_depth(value: Any, depth: int = 0) -> None:
+    """Raise ValueError where a value is nested so deeply that it could not be written again."""
     if depth > DEEPEST:
         raise ValueError(f"values nested deeper than {DEEPEST} levels")
-    if isinstance(value, str) and value != plain(value):
-        raise ValueError(f"control characters in {value[:60]!r}")
-    for item in (*value, *value.values()) if isinstance(value, dict) else value if isinstance(value, list) else ():
-        _check_plain(item, depth + 1)
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _check_depth(item, depth + 1)
 
 
 def _check_types(saved: Any, wanted: Mapping[str, type]) -> None:

@@ -19,7 +19,6 @@ import numpy as np
 from guidedflow.errors import RunError
 from guidedflow.files import as_json, read_text, whole_file, write_text
 from guidedflow.locks import held
-from guidedflow.notices import plain
 from guidedflow.runs.config import FILE, RunConfig
 from guidedflow.types import Variant, parse_variant, variant_text
 
@@ -42,7 +41,7 @@ EVALUATION_FIELDS = (
 )
 # What rows of older versions do not have: they were all made by the training.
 _ADDED = {"source": "training", "env_seed": ""}
-PATTERNS = "[]*?\\"
+PATTERNS = "[*?\\"
 STALE_SECONDS = 3600
 """A film that nobody has added to for so long is no longer being made."""
 
@@ -226,7 +225,7 @@ class RunFolder:
         path = self.path / "evaluations.csv"
         if not path.exists():
             return []
-        kinds: dict[str, Any] = {"step": _count, "seed": _count, "episodes": int, "policy": _name, "source": _name}
+        kinds: dict[str, Any] = {"step": _count, "seed": _count, "episodes": int, "policy": str, "source": str}
         kinds |= {"variant": parse_variant, "env_seed": lambda text: int(text) if text else None}
         rows: list[Row] = []
         number = 1
@@ -298,12 +297,6 @@ def _count(value: Any) -> int:
     if not 0 <= found < 2**63:
         raise ValueError("expected a count")
     return found
-
-
-def _name(text: str) -> str:
-    if text != plain(text):
-        raise ValueError("expected no control characters")
-    return text
 
 
 def plain_rows(rows: Iterable[Mapping[str, Any]]) -> list[Row]:
