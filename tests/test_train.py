@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 import zipfile
-from pathlib import Path
 from typing import ClassVar
 
 import jax
@@ -346,7 +345,7 @@ def test_two_starts_in_one_second_have_folders_of_their_own(own_dataset, tmp_pat
     monkeypatch.chdir(tmp_path)
     runs = [gf.train(dataset=own_dataset, **{**SMALL, "steps": 20}) for _ in range(2)]
     assert runs[0].path != runs[1].path
-    assert all(run.path.parent == Path("runs/own-data") for run in runs)
+    assert all(run.path.parent == tmp_path / "runs" / "own-data" for run in runs)
 
 
 def test_a_folder_that_is_there_is_said_before_the_data_is_read(tmp_path):
@@ -475,9 +474,9 @@ print(run)
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "guidedflow: note: batch_size 256 is larger than the data" in done.stderr
-    assert "guidedflow: note: run: run" in done.stderr
+    assert f"guidedflow: note: run: {tmp_path / 'run'}\n" in done.stderr
     assert "step 20/20" in done.stderr
-    assert "Run(bc on own.npz, 20 steps, 'run')" in done.stdout
+    assert f"Run(bc on own.npz, 20 steps, {str(tmp_path / 'run')!r})" in done.stdout
 
 
 def test_errors_can_be_told_apart():

@@ -186,8 +186,8 @@ def _start(
     """Check everything that was asked for, then make the run's folder and train in it."""
     show_notices()
     place = None if run_dir is None else Path(run_dir).absolute()  # As in ``resume``.
-    if place is not None:
-        RunFolder(place).check_new()
+    if run_dir is not None:
+        RunFolder(Path(run_dir)).check_new()  # Which names it as it was given.
     if env is not None:
         known, data, record = own_environment(env, task, dataset)
     else:
