@@ -426,7 +426,7 @@ def test_python_shows_progress_notices_and_results_unless_asked_not_to(cube_data
         "log_every=10, save_every=10, eval_every=20, eval_episodes=1, run_dir='shown')"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert "guidedflow: note: run: shown\n" in done.stderr
+    assert f"guidedflow: note: run: {tmp_path / 'shown'}\n" in done.stderr
     assert re.search(r"step 20/20, 0:\d\d elapsed, >0:00 left: .* updates/s", done.stderr)  # An evaluation is to come.
     assert re.search(r"step 20/20, 0:\d\d elapsed, 0:00 left: success actor 0%", done.stderr)
     assert "success rate [95% interval]" in done.stdout

@@ -405,9 +405,11 @@ def test_ctrl_c_during_the_check_costs_no_second_transfer(server: Server, file: 
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_a_full_disk(server: Server, file: Path) -> None:
-    file.parent.mkdir()
-    part_of(file).symlink_to("/dev/full")
+def test_a_full_disk(server: Server, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(module, "_write_all", full)
     with pytest.raises(OSError, match=re.escape(str(part_of(file)))) as caught:
         get(file, server.serves("/a", ranged(GOOD)), server.serves("/mirror", ranged(GOOD)))
     assert caught.value.errno == errno.ENOSPC

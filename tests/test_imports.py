@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "guidedflow"
-SHARED = {"errors", "files", "notices", "opengl", "plugins", "processes", "seeding", "settings", "types"}
+SHARED = {"errors", "files", "locks", "notices", "opengl", "plugins", "processes", "seeding", "settings", "types"}
 MAY_IMPORT = {
     "nn": set(),
     "data": set(),

@@ -483,7 +483,7 @@ def test_scores_that_are_no_numbers_are_left_out_and_the_page_is_still_drawn(tmp
 
 def test_control_characters_do_not_reach_the_terminal(tmp_path):
     for name in "ab":
-        edit_config(write_run(tmp_path / f"{name}\x1b[2J", CUBES[0]), preset=f"{name}\x1b[2J")
+        edit_config(write_run(tmp_path / f"{name}\x1b]2J", CUBES[0]), preset=f"{name}\x1b[2J")
     report = gf.report(tmp_path, tmp_path / "out")
     shown = shown_on_a_terminal(as_terminal(report.table))
     names = [str(path) for path in sorted(tmp_path.glob("*2J"))]

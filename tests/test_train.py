@@ -4,11 +4,11 @@ import json
 import math
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
 import zipfile
-from pathlib import Path
 from typing import ClassVar
 
 import jax
@@ -125,14 +125,33 @@ def test_a_logger_of_ones_own_gets_the_numbers(own_dataset, tmp_path):
     assert [call[1] for call in longer.calls[1:-1]] == [70, 80]
 
 
-def test_tensorboard_forgets_what_a_resumed_run_logs_again(tmp_path, monkeypatch):
-    import tensorboardX
+def tensorboard_events(folder):
+    """What the newest event file of a run holds."""
+    from tensorboardX.proto.event_pb2 import Event
 
-    made = []
-    monkeypatch.setattr(tensorboardX, "SummaryWriter", lambda path, purge_step: made.append((path, purge_step)))
+    content = max((folder / "tensorboard").iterdir(), key=lambda path: path.stat().st_mtime_ns).read_bytes()
+    events = []
+    while content:  # Length, its checksum, the event, its checksum.
+        (size,) = struct.unpack("<Q", content[:8])
+        events.append(Event.FromString(content[12 : 12 + size]))
+        content = content[16 + size :]
+    return events
+
+
+def test_tensorboard_forgets_what_a_resumed_run_logs_again(tmp_path):
     for step in (0, 40):
-        TensorBoard().start(tmp_path, {}, step)
-    assert made == [(str(tmp_path / "tensorboard"), None), (str(tmp_path / "tensorboard"), 41)]
+        board = TensorBoard()
+        board.start(tmp_path, {}, step)
+        board.log(step + 1, "seed0", {"loss": 0.5})
+        board.close()
+        first, *rest, last = tensorboard_events(tmp_path)
+        assert first.file_version == "brain.Event:2"
+        assert [(event.step, event.session_log.status) for event in rest] == [(41, 1)] * (step == 40)
+        assert (last.step, last.summary.value[0].tag, last.summary.value[0].simple_value) == (
+            step + 1,
+            "seed0/loss",
+            0.5,
+        )
 
 
 @pytest.mark.slow
@@ -344,7 +363,7 @@ def test_two_starts_in_one_second_have_folders_of_their_own(own_dataset, tmp_pat
     monkeypatch.chdir(tmp_path)
     runs = [gf.train(dataset=own_dataset, **{**SMALL, "steps": 20}) for _ in range(2)]
     assert runs[0].path != runs[1].path
-    assert all(run.path.parent == Path("runs/own-data") for run in runs)
+    assert all(run.path.parent == tmp_path / "runs" / "own-data" for run in runs)
 
 
 def test_a_folder_that_is_there_is_said_before_the_data_is_read(tmp_path):
@@ -473,9 +492,9 @@ print(run)
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "guidedflow: note: batch_size 256 is larger than the data" in done.stderr
-    assert "guidedflow: note: run: run" in done.stderr
+    assert f"guidedflow: note: run: {tmp_path / 'run'}\n" in done.stderr
     assert "step 20/20" in done.stderr
-    assert "Run(bc on own.npz, 20 steps, 'run')" in done.stdout
+    assert f"Run(bc on own.npz, 20 steps, {str(tmp_path / 'run')!r})" in done.stdout
 
 
 def test_errors_can_be_told_apart():

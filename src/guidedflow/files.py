@@ -46,8 +46,10 @@ def read_text(path: Path) -> str:
     """A text file of this package's own.
 
     Raises:
-        RunError: it is no UTF-8.
+        RunError: it is no UTF-8, or a pipe, which would be waited for.
     """
+    if path.exists() and not path.is_file():
+        raise RunError(f"{path}: expected a file, found something else")
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -62,7 +64,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         found = json.loads(read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: a number of thousands of digits, too.
         raise RunError(f"{path}: expected JSON, found: {error}") from error
     if not isinstance(found, dict):
         raise RunError(f"{path}: expected a JSON object, found {type(found).__name__}")

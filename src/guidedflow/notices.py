@@ -2,8 +2,14 @@
 
 import logging
 import sys
+import unicodedata
 
 logger = logging.getLogger("guidedflow")
+
+
+def plain(text: str) -> str:
+    """A text without control characters: what a file says must not give orders to the terminal that it is shown on."""
+    return "".join("?" if unicodedata.category(character) == "Cc" else character for character in text)
 
 
 class _StderrHandler(logging.Handler):
@@ -12,7 +18,7 @@ class _StderrHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""
         # Not to the stream of the time when the handler was made: a progress bar replaces it while it is shown.
-        sys.stderr.write(f"guidedflow: note: {record.getMessage()}\n")
+        sys.stderr.write(f"guidedflow: note: {plain(record.getMessage())}\n")
 
 
 _HANDLER = _StderrHandler()

@@ -18,13 +18,50 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from guidedflow.errors import WorkerDied
+from guidedflow.errors import SettingsError, WorkerDied
+
+LEAST_FILES = 128
+LEAST_ADDRESSES = 2_000_000_000
 
 
 def available_cores() -> int:
     """How many processes can run at once here: the CPUs that this process may use, less what its container forbids."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.ceil(min(cores, cpu_quota())))
+
+
+def available_memory(root: Path = Path("/")) -> float:
+    """Bytes that can still be had here, swap included; infinity where that is not told.
+
+    Args:
+        root: where ``proc`` and ``sys`` are.
+    """
+    found = [math.inf]
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        lines = (root / "proc/meminfo").read_text().splitlines()
+        sizes = {name: 1024 * int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
+        found.append(sizes["MemAvailable"] + sizes["SwapFree"])
+    old = ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")
+    for names in (("memory.max", "memory.current"), old):
+        with contextlib.suppress(OSError, ValueError):  # "max" is no number.
+            limit, used = (int((root / "sys/fs/cgroup" / name).read_text()) for name in names)
+            found.append(limit - used)
+    return min(found)
+
+
+def check_limits() -> None:
+    """Raise SettingsError where a shell's limits are so low that libraries abort, or wait for ever, without a word."""
+    try:
+        import resource
+    except ImportError:  # There are none on Windows.
+        return
+    for number, option, what, least in [
+        (resource.RLIMIT_NOFILE, "-n", "open files", LEAST_FILES),
+        (resource.RLIMIT_AS, "-v", "bytes of address space", LEAST_ADDRESSES),
+    ]:
+        allowed = resource.getrlimit(number)[0]
+        if allowed != resource.RLIM_INFINITY and allowed < least:
+            raise SettingsError(f"ulimit {option}: expected at least {least:,} {what}, found {allowed:,}; raise it")
 
 
 def cpu_quota(root: Path = Path("/")) -> float:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -26,7 +27,7 @@ class Range:
     def __contains__(self, value: float) -> bool:
         above = value > self.low if self.open_low else value >= self.low
         below = value < self.high if self.open_high else value <= self.high
-        return above and below and math.isfinite(value)
+        return above and below and abs(value) <= sys.float_info.max
 
     def __str__(self) -> str:
         if math.isinf(self.high):
@@ -84,7 +85,11 @@ def _check_value(name: str, value: Any, hint: Any) -> None:
         _check_value(name, value, arguments[0])
         for bound in (note for note in arguments[1:] if isinstance(note, Range)):
             if value not in bound:
-                raise SettingsError(f"{name}: expected a value {bound}, found {value:g}")
+                raise SettingsError(f"{name}: expected a value {bound}, found {str(value)[:40]}")
+            with np.errstate(all="ignore"):
+                learned = np.float32(value)  # What a network is trained with.
+            if arguments[0] is float and float(learned) not in bound:
+                raise SettingsError(f"{name}: expected a value {bound}, found {value!r}, in float32 {learned}")
     elif origin is types.UnionType:
         if value is not None:
             _check_value(name, value, arguments[0])

@@ -25,8 +25,8 @@ from guidedflow.cli.report import Report
 from guidedflow.cli.tasks import Tasks
 from guidedflow.cli.train import Train, with_settings
 from guidedflow.errors import GuidedflowError, SettingsError
-from guidedflow.notices import logger, show_notices
-from guidedflow.processes import RemoteTraceback
+from guidedflow.notices import logger, plain, show_notices
+from guidedflow.processes import RemoteTraceback, check_limits
 
 # Heavy libraries are imported by the commands that use them: `guidedflow --help` must not wait for JAX.
 
@@ -57,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # What a terminal's encoding lacks is shown as a question mark.
     warnings.showwarning = _show_warning
+    sys.excepthook = _show_uncaught
     show_notices(always=True)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, lambda *_: _end_at_once(words))
@@ -83,6 +84,7 @@ def _run(words: list[str]) -> int:
         return 0
     if words in ([], ["help"], ["data"], ["data", "help"]):
         words = [*(word for word in words if word == "data"), "--help"]
+    check_limits()
     gc.disable()  # What is imported stays: looking for garbage meanwhile is a quarter of the time that it takes.
     try:
         command = parse(words)
@@ -131,7 +133,7 @@ def _name(words: Sequence[str]) -> str | None:
 
 
 def _fail(message: str) -> int:
-    sys.stderr.write(f"guidedflow: error: {' '.join(message.split())}\n")
+    sys.stderr.write(f"guidedflow: error: {plain(' '.join(message.split()))}\n")
     return 2
 
 
@@ -152,6 +154,12 @@ def _is_foreign(error: BaseException) -> bool:
     return isinstance(error.__cause__, RemoteTraceback) or any(
         file.exists() and not any(file.is_relative_to(folder) for folder in libraries) for file in files
     )
+
+
+def _show_uncaught(kind: type[BaseException], error: BaseException, where: Any) -> None:
+    # TensorStore's threads answer a call of Orbax that has failed long since; each would be a traceback.
+    if not (kind is RuntimeError and str(error) == "Event loop is closed"):
+        sys.__excepthook__(kind, error, where)
 
 
 def _show_warning(

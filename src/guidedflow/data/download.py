@@ -7,7 +7,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from email.message import Message
 from http.client import HTTPException, HTTPResponse
@@ -18,9 +18,10 @@ from urllib.request import Request, urlopen
 
 import numpy as np
 import rich.progress as bars
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from guidedflow.errors import DataError
+from guidedflow.locks import held
 
 OnProgress = Callable[[int, int | None], None]
 """Called with the bytes on disk so far and the file's size in bytes (None where the server does not say)."""
@@ -311,18 +312,19 @@ def _naming(path: Path) -> Iterator[None]:
 @contextmanager
 def locked(destination: Path) -> Iterator[None]:
     """Hold the one right to make `destination`, waiting while another process or thread has it."""
-    lock = FileLock(_beside(destination, ".lock"))
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        _LOG.warning("%s: waiting for another process that is downloading it", destination)
-        lock.acquire()
-    try:
-        yield
-    finally:
+    lock = _beside(destination, ".lock")
+    for path in (lock, *(_beside(destination, suffix) for suffix in (".part", ".part.json"))):
+        if path.is_symlink():  # It would be written through, or deleted elsewhere.
+            raise DataError(f"{path}: expected a file or none, found a symbolic link; remove it")
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(held(lock))
+        except Timeout:
+            _LOG.warning("%s: waiting for another process that is downloading it", destination)
+            stack.enter_context(held(lock, waits=True))
         # Removed while it is held: whoever waits for it finds it gone, and locks a new one.
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
+        stack.callback(lock.unlink, missing_ok=True)
+        yield
 
 
 def _beside(path: Path, suffix: str) -> Path:

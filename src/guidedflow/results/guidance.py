@@ -111,6 +111,6 @@ def _row(path: Path, line: bytes, eta: float) -> GuidanceRow:
     try:
         swept = dict(parse_variant(row.get("variant", "")))
         mean, above = (float(row[name]) for name in NAMES)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise RunError(f"{path}: expected {' and '.join(NAMES)} in every row, found {line[:60]!r}") from error
     return GuidanceRow(row["step"], row["seed"], float(swept.get(STRENGTH, eta)), mean, above)

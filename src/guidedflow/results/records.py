@@ -174,8 +174,8 @@ def read_evaluations(folder: RunFolder, config: RunConfig, notes: list[str]) -> 
     found: dict[Evaluated, dict[int, Evaluation]] = {}
     by_training: set[tuple[Any, ...]] = set()
     path, left_out = folder.path / "evaluations.csv", 0
-    for row in folder.evaluations():
-        _check(path, row, by_training)
+    for number, row in enumerate(folder.evaluations(), 2):
+        _check(f"{path}: line {number}", row, by_training)
         if not math.isfinite(row["score"]):
             left_out += 1
             continue
@@ -195,15 +195,15 @@ def _scorer(task: Task | None) -> Callable[[float, float], float]:
     return (lambda _, returned: returned) if task is None else (lambda *means: task.suite.score(task, *means))
 
 
-def _check(path: Path, row: Mapping[str, Any], by_training: set[tuple[Any, ...]]) -> None:
+def _check(place: str, row: Mapping[str, Any], by_training: set[tuple[Any, ...]]) -> None:
     if row["episodes"] < 1 or row["success"] < 0 or row["success"] > 1:
         found = f"{row['success']:g} in {row['episodes']} episodes at step {row['step']}"
-        raise RunError(f"{path}: expected a success rate from 0 to 1 in at least one episode, found {found}")
+        raise RunError(f"{place}: expected a success rate from 0 to 1 in at least one episode, found {found}")
     if row["source"] == "training":
         key = row["step"], row["variant"], row["seed"], row["policy"]
         if key in by_training:
             found = f"two of {row['policy']}, seed {row['seed']}, at step {row['step']}"
-            raise RunError(f"{path}: expected each evaluation of the training once, found {found}")
+            raise RunError(f"{place}: expected each evaluation of the training once, found {found}")
         by_training.add(key)
 
 

@@ -16,6 +16,7 @@ FILE = "config.json"
 VERSIONED = ("guidedflow", "jax", "equinox", "optax", "orbax-checkpoint", "numpy", "mujoco", "gymnasium", "ogbench")
 RENAMED = {"matmul_precision": "precision"}
 """Settings of runs made by older versions."""
+DEEPEST = 20
 IN_MEMORY = "arrays in memory"
 """Where data lay that was no file."""
 
@@ -95,8 +96,9 @@ class RunConfig:
             raise RunError(f"{folder}: expected the folder of a run, found no {FILE} in it")
         saved = read_json(path)
         try:
+            _check_depth(saved)
             return cls._from_json(saved)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             found = f"no {error}" if isinstance(error, KeyError) else error
             raise RunError(f"{path}: expected the settings of a run, found: {found}") from error
 
@@ -144,6 +146,14 @@ class RunConfig:
             extensions=tuple(Extension(**extension) for extension in saved.get("extensions", ())),
             run_id=str(saved.get("run_id", "")),
         )
+
+
+def _check_depth(value: Any, depth: int = 0) -> None:
+    """Raise ValueError where a value is nested so deeply that it could not be written again."""
+    if depth > DEEPEST:
+        raise ValueError(f"values nested deeper than {DEEPEST} levels")
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _check_depth(item, depth + 1)
 
 
 def _check_types(saved: Any, wanted: Mapping[str, type]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from guidedflow.files import whole_file
 from guidedflow.types import variant_text
 
 NOT_DRAWN = ("step", "variant", "seed", "updates_per_second", "data_wait")
@@ -37,13 +38,16 @@ def draw_curves(
     seeds = len({row["seed"] for row in (*metrics, *evaluations)})
     band = f"bands: lowest to highest of {seeds} seeds" if seeds > 1 else "band of an evaluation: its 95% interval"
     figure.suptitle(f"{title}\nlines: means; {band}", fontsize=11)
-    figure.savefig(path, dpi=100)
+    with whole_file(path) as file:
+        figure.savefig(file, format="png", dpi=100)
 
 
 def _draw_metric(axis: Any, name: str, metrics: Sequence[Mapping[str, Any]]) -> None:
     variants = dict.fromkeys(row["variant"] for row in metrics)
     for variant in variants:
-        steps, values = _by_step([(row["step"], row[name]) for row in metrics if row["variant"] == variant])
+        steps, values = _by_step(
+            [(row["step"], row[name]) for row in metrics if row["variant"] == variant and name in row]
+        )
         axis.plot(steps, [np.mean(v) for v in values], label=variant_text(variant))
         axis.fill_between(steps, [min(v) for v in values], [max(v) for v in values], alpha=0.2)
     axis.set(title=name.replace("_", " "), xlabel="gradient steps")

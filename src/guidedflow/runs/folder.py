@@ -5,7 +5,10 @@ import csv
 import io
 import json
 import math
+import os
 import shlex
+import stat
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ import numpy as np
 
 from guidedflow.errors import RunError
 from guidedflow.files import as_json, read_text, whole_file, write_text
+from guidedflow.locks import held
 from guidedflow.runs.config import FILE, RunConfig
 from guidedflow.types import Variant, parse_variant, variant_text
 
@@ -37,6 +41,9 @@ EVALUATION_FIELDS = (
 )
 # What rows of older versions do not have: they were all made by the training.
 _ADDED = {"source": "training", "env_seed": ""}
+PATTERNS = "[*?\\"
+STALE_SECONDS = 3600
+"""A film that nobody has added to for so long is no longer being made."""
 
 Row = dict[str, Any]
 
@@ -63,8 +70,18 @@ class RunFolder:
             raise RunError(f"{path}: expected a folder that can be written, found: {error.strerror}") from error
         return folder
 
+    def check_path(self) -> None:
+        """Raise RunError where checkpoints would be lost: Orbax takes some characters of a path for patterns."""
+        found = [character for character in PATTERNS if character in str(self.path.absolute())]
+        if found:
+            raise RunError(
+                f"{self.path.absolute()}: expected a path without any of {' '.join(PATTERNS)}, with which checkpoints "
+                f"cannot be found again, found {' '.join(found)}; choose another folder, or rename it"
+            )
+
     def check_new(self) -> None:
         """Raise RunError unless a run can be made here: nothing is there yet."""
+        self.check_path()
         if (self.path / FILE).exists():
             again = f"guidedflow train --resume {shlex.quote(str(self.path))}"
             raise RunError(
@@ -88,23 +105,48 @@ class RunFolder:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Keep other processes from writing in this folder at the same time.
+        """Open the folder for writing: keep other processes from it, and remove what killed ones had begun to write.
 
         Raises:
-            RunError: another one does.
+            RunError: another one writes in it, or it is not as ``check_own`` wants it.
             OSError: the folder cannot be written.
         """
-        lock = filelock.FileLock(self.path / "lock", timeout=0)
-        try:
-            lock.acquire()
-        except filelock.Timeout as error:
-            raise RunError(
-                f"{self.path}: expected a run that nobody trains now, found another process in it"
-            ) from error
-        try:
+        self.check_own()
+        with contextlib.ExitStack() as stack:
+            try:
+                is_alone = stack.enter_context(held(self.path / "lock"))
+            except filelock.Timeout as error:
+                raise RunError(
+                    f"{self.path}: expected a run that nobody trains now, found another process in it"
+                ) from error
+            if is_alone:
+                self._remove_stale()
             yield
-        finally:
-            lock.release()
+
+    def check_own(self) -> None:
+        """Raise RunError unless the folder holds plain files and folders alone.
+
+        A folder may come from a stranger: a link in it would make a continued run write or delete at another place.
+        """
+        ours = self.path.resolve() / "wandb"  # Weights & Biases has links to its newest run.
+        for parent, folders, files in os.walk(self.path):
+            for path in (Path(parent, name) for name in (*folders, *files)):
+                mode = path.lstat().st_mode
+                is_link = stat.S_ISLNK(mode)
+                if stat.S_ISREG(mode) or stat.S_ISDIR(mode) or (is_link and path.resolve().is_relative_to(ours)):
+                    continue
+                found = "a symbolic link" if is_link else "something else"
+                raise RunError(
+                    f"{path}: expected plain files and folders alone in a run that is written to, found {found}; "
+                    "replace it by what it stands for, or remove it"
+                )
+
+    def _remove_stale(self) -> None:
+        # Nobody else writes here while the lock is held, but `evaluate --videos` films without it.
+        stale = [*self.path.glob("*.tmp")]
+        stale += [path for path in self.path.glob("videos/*.tmp") if time.time() - path.stat().st_mtime > STALE_SECONDS]
+        for path in stale:
+            path.unlink(missing_ok=True)
 
     # ------------------------------------------------------------------------------------------------- metrics
 
@@ -115,8 +157,12 @@ class RunFolder:
             variant = {"variant": variant_text(row["variant"])} if row["variant"] else {}
             rest = {name: value for name, value in row.items() if name not in ("step", "variant")}
             lines.append(json.dumps({"step": row["step"], **variant, **rest}) + "\n")
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.writelines(lines)
+        path = self.path / "metrics.jsonl"
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.writelines(lines)
+        except OSError as error:  # A failed write does not say where.
+            raise OSError(error.errno, error.strerror, str(path)) from error
 
     def metrics(self) -> list[Row]:
         """The rows of metrics.jsonl; a last line that a kill cut short is left out.
@@ -131,10 +177,11 @@ class RunFolder:
         for number, line in enumerate(lines, 1):
             try:
                 row = json.loads(line)
-                known = {"step": int(row["step"]), "seed": int(row["seed"])}
-                rows.append({**row, **known, "variant": parse_variant(row.get("variant", ""))})
+                known = {"step": _count(row.pop("step")), "seed": _count(row.pop("seed"))}
+                variant = parse_variant(row.pop("variant", ""))
+                rows.append({**known, "variant": variant, **{name: float(value) for name, value in row.items()}})
             except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
-                expected = "expected a JSON object with step and seed"
+                expected = "expected a JSON object of numbers with step and seed"
                 raise RunError(f"{path}: line {number}: {expected}, found {line[:60]!r}") from error
         return rows
 
@@ -178,20 +225,25 @@ class RunFolder:
         path = self.path / "evaluations.csv"
         if not path.exists():
             return []
-        kinds: dict[str, Any] = {"step": int, "seed": int, "episodes": int, "policy": str, "source": str}
+        kinds: dict[str, Any] = {"step": _count, "seed": _count, "episodes": int, "policy": str, "source": str}
         kinds |= {"variant": parse_variant, "env_seed": lambda text: int(text) if text else None}
-        rows = []
-        for number, row in enumerate(csv.DictReader(io.StringIO(read_text(path), newline="")), 2):
+        rows: list[Row] = []
+        number = 1
+        reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+        while True:
+            number += 1
             try:
+                row = next(reader, None)
+                if row is None:
+                    return rows
                 values = _ADDED | {name: value for name, value in row.items() if value is not None}
                 found = {name: kinds.get(name, float)(values[name]) for name in EVALUATION_FIELDS}
-            except (ValueError, TypeError, KeyError) as error:
+            except (ValueError, TypeError, KeyError, csv.Error) as error:
                 expected = ",".join(EVALUATION_FIELDS)
                 raise RunError(f"{path}: line {number}: expected {expected}, found another") from error
             if math.isnan(found["success"]):  # Older versions wrote an interval even where there was no success.
                 found["success_low"] = found["success_high"] = math.nan
             rows.append(found)
-        return rows
 
     def _write_evaluations(self, rows: Iterable[Mapping[str, Any]]) -> None:
         text = io.StringIO(newline="")
@@ -226,8 +278,10 @@ class RunFolder:
         (self.path / "summary.json").unlink(missing_ok=True)
 
     def videos(self) -> list[Path]:
-        """The filmed episodes."""
-        return sorted((self.path / "videos").glob("*.gif"))
+        """The filmed episodes, links left out: what they lead to is not the run's to show."""
+        folder = self.path / "videos"
+        found = [] if folder.is_symlink() else folder.glob("*.gif")
+        return sorted(path for path in found if path.is_file() and not path.is_symlink())
 
     def draw_curves(self) -> Path:
         """Draw curves.png: success (or return) of each policy, and the losses, over the steps."""
@@ -236,6 +290,13 @@ class RunFolder:
         path = self.path / "curves.png"
         draw_curves(path, self.metrics(), self.evaluations(), title=self.config().title)
         return path
+
+
+def _count(value: Any) -> int:
+    found = int(value)
+    if not 0 <= found < 2**63:
+        raise ValueError("expected a count")
+    return found
 
 
 def plain_rows(rows: Iterable[Mapping[str, Any]]) -> list[Row]:

@@ -1,12 +1,19 @@
 """Services that show a run's numbers elsewhere. Any object with these three methods is one."""
 
 import importlib.util
+import logging
+import os
+import socket
+import struct
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import IO, Any, Literal, Protocol
 
 from guidedflow.errors import SettingsError
+
+logger = logging.getLogger("guidedflow")
 
 
 class Logger(Protocol):
@@ -29,22 +36,60 @@ class Logger(Protocol):
 
 
 class TensorBoard:
-    """Writes event files into the run's folder, a series for each agent."""
+    """Writes event files into the run's folder, a series for each agent.
+
+    They are written at once: tensorboardX's own writer has a thread, and when a full disk ends that, ``add_scalar``
+    waits for ever. What cannot be written ends the logging, never the training.
+    """
 
     def start(self, path: Path, config: Mapping[str, Any], step: int) -> None:
         """Open a new event file; TensorBoard forgets what earlier ones hold after this step."""
-        from tensorboardX import SummaryWriter
-
-        self._writer = SummaryWriter(str(path / "tensorboard"), purge_step=step + 1 if step else None)
+        self._folder = path / "tensorboard"
+        self._file: IO[bytes] | None = None
+        name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}.{step}"
+        with self._failing_quietly():
+            self._folder.mkdir(exist_ok=True)
+            self._file = (self._folder / name).open("ab")
+            self._write(file_version="brain.Event:2")
+            if step:
+                self._write(step=step + 1, session_log={"status": 1})  # START: what is logged from here on replaces.
 
     def log(self, step: int, label: str, values: Mapping[str, float]) -> None:
         """See ``Logger``."""
-        for name, value in values.items():
-            self._writer.add_scalar(f"{label}/{name}", value, step)
+        from tensorboardX.summary import scalar
+
+        with self._failing_quietly():
+            for name, value in values.items():
+                self._write(step=step, summary=scalar(f"{label}/{name}", value))
+            if self._file is not None:
+                self._file.flush()
 
     def close(self) -> None:
         """See ``Logger``."""
-        self._writer.close()
+        with self._failing_quietly():
+            if self._file is not None:
+                self._file.close()
+
+    def _write(self, **fields: Any) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.record_writer import masked_crc32c
+
+        if self._file is not None:
+            event = Event(wall_time=time.time(), **fields).SerializeToString()
+            size = struct.pack("<Q", len(event))
+            for part in (size, event):
+                self._file.write(part + struct.pack("<I", masked_crc32c(part)))
+
+    @contextmanager
+    def _failing_quietly(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            file, self._file = self._file, None
+            with suppress(OSError):
+                if file is not None:
+                    file.close()
+            logger.warning("%s: cannot be written (%s); this run logs no more to it", self._folder, error.strerror)
 
 
 class WeightsAndBiases:

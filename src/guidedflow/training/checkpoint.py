@@ -1,9 +1,15 @@
-"""Checkpoints with Orbax: each is there whole or not at all; the last two and the best are kept."""
+"""Checkpoints with Orbax: each is there whole or not at all; the last two and the best are kept.
 
+A checkpoint holds checksums of its files, for Orbax has none of its own for the values.
+"""
+
+import hashlib
+import json
 import logging
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -12,8 +18,11 @@ import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 
 from guidedflow.errors import RunError
+from guidedflow.files import write_text
 
 KEPT_LAST = 2
+CHECKSUMS = "checksums.json"
+"""SHA-256 of a checkpoint's other files, by their paths in it. Those of older versions have none."""
 # What Orbax and TensorStore raise where a file is missing, damaged or cannot be written.
 FAILURES = (OSError, ValueError, KeyError, RuntimeError, TypeError)
 _T = TypeVar("_T")
@@ -41,6 +50,9 @@ class Checkpoints:
     ):
         self.directory = directory
         self._scores = scores
+        self._writing: Future[None] | None = None
+        self._finisher = ThreadPoolExecutor(1, thread_name_prefix="guidedflow-checkpoints")
+        self._verified: set[int] = set()
         options = ocp.CheckpointManagerOptions(
             preservation_policy=_LatestAndBest(self._best_of, needed),
             read_only=read_only,
@@ -62,7 +74,9 @@ class Checkpoints:
         saved = {name: ocp.args.StandardSave(item) for name, item in items.items()}
         try:
             _make_sure_of_room(self.directory, size)
+            self._finish()
             self._manager.save(step, args=ocp.args.Composite(**saved))
+            self._writing = self._finisher.submit(self._add_checksums, step)
         except FAILURES as error:
             raise self._not_saved(error) from error
 
@@ -73,7 +87,7 @@ class Checkpoints:
             RunError: as ``save``.
         """
         try:
-            self._manager.wait_until_finished()
+            self._finish()
         except FAILURES as error:
             raise self._not_saved(error) from error
 
@@ -116,6 +130,7 @@ class Checkpoints:
         is_placeholder = any(leaf is ocp.PLACEHOLDER for leaf in jax.tree.leaves(like))
         placed = jax.tree.map(lambda leaf: leaf if leaf is ocp.PLACEHOLDER else _placed(leaf), like)
         try:
+            self._verify(step)
             if is_placeholder:
                 arguments = jax.tree.map(_restore_argument, placed)
                 wanted: Any = ocp.args.PyTreeRestore(item=placed, restore_args=arguments)
@@ -133,6 +148,7 @@ class Checkpoints:
 
     def close(self) -> None:
         """Finish what is being written and let go of the folder."""
+        self._finisher.shutdown()
         self._manager.close()
 
     def __enter__(self) -> Self:
@@ -140,6 +156,28 @@ class Checkpoints:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _add_checksums(self, step: int) -> None:
+        self._manager.wait_until_finished()
+        folder = self.directory / str(step)
+        write_text(folder / CHECKSUMS, json.dumps(_checksums(folder)))
+
+    def _finish(self) -> None:
+        """Wait for what is being written; what went wrong there is raised once."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def _verify(self, step: int) -> None:
+        """Raise ValueError where a file of a checkpoint is not as it was written."""
+        folder = self.directory / str(step)
+        if step in self._verified or not (folder / CHECKSUMS).exists():
+            return
+        written, found = json.loads((folder / CHECKSUMS).read_bytes()), _checksums(folder)
+        damaged = [name for name, checksum in written.items() if found.get(name) != checksum]
+        if damaged:
+            raise ValueError(f"{damaged[0]} is damaged or missing")
+        self._verified.add(step)
 
     def _best_of(self, steps: Sequence[int]) -> int | None:
         scored = [(score, step) for step, score in self._scores().items() if step in steps]
@@ -174,6 +212,15 @@ def _restore_argument(leaf: Any) -> Any:
     if leaf is ocp.PLACEHOLDER:
         return ocp.RestoreArgs(restore_type=None)
     return ocp.ArrayRestoreArgs(sharding=leaf.sharding, dtype=leaf.dtype, global_shape=leaf.shape)
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != CHECKSUMS:
+            with path.open("rb") as file:
+                found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
 
 
 def _make_sure_of_room(directory: Path, size: int) -> None:

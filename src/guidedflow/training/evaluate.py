@@ -179,7 +179,7 @@ def evaluate(
         SettingsError: an argument is not possible.
     """
     show_notices()
-    saved = SavedRun(Path(run), agent)
+    saved = SavedRun(Path(run).absolute(), agent)
     task = _task(saved, env)
     _check_numbers(episodes=(episodes, 1), videos=(videos, 0), env_seed=(env_seed, 0))
     settings = _settings(saved, episodes)
@@ -187,6 +187,8 @@ def evaluate(
     only = saved.filter(policy, variant, seed)
     agents, step = saved.agents(checkpoint)
     backend = _film_backend(videos)
+    if backend is not None:
+        saved.folder.check_own()
     films: dict[str, Any] = {"videos": videos, "folder": saved.folder.path / "videos"} if backend is not None else {}
     with (
         _watched(step, progress) as on_episode,

@@ -4,22 +4,27 @@ import datetime
 import logging
 import math
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import jax
 
 from guidedflow.agents import AGENTS, Agent, agent_name
 from guidedflow.data import formats
 from guidedflow.data.dataset import Dataset
 from guidedflow.errors import DataError, SettingsError
 from guidedflow.opengl import needed_backend
+from guidedflow.processes import available_memory
 from guidedflow.runs.config import IN_MEMORY, DataRecord, RunConfig, versions
 from guidedflow.suites import find_task
 from guidedflow.suites.gym import environment_task
 from guidedflow.suites.suite import Task
-from guidedflow.training.members import device_names
+from guidedflow.training.members import device_names, devices_of, init_agents
+from guidedflow.training.online import Buffer
 from guidedflow.training.restore import SavedRun
-from guidedflow.training.settings import Resolved, TrainSettings, to_json
+from guidedflow.training.settings import Member, Resolved, TrainSettings, to_json
+from guidedflow.types import Spec
 
 logger = logging.getLogger("guidedflow")
 
@@ -73,6 +78,34 @@ def check_task(agent: type[Agent], task: Task | None, settings: TrainSettings) -
             raise SettingsError(f"online_steps: expected 0 for {task.id}: pictures are learned from offline only")
     if task is not None and task.needs_opengl and settings.eval_episodes:
         needed_backend(f"{task.id} (or train with eval_episodes 0)")
+
+
+def check_memory(agent: type[Agent], trained: Sequence[Member], settings: TrainSettings, spec: Spec) -> None:
+    """Raise SettingsError where what is trained cannot be held; libraries find out later, and say it in pages."""
+    try:
+        agents, buffers = jax.eval_shape(
+            lambda: (
+                init_agents(agent, trained, spec),
+                Buffer.empty(spec, settings.online_steps, len(trained)) if settings.online_steps else (),
+            )
+        )
+    except (OverflowError, TypeError) as error:
+        raise SettingsError(f"memory: expected arrays that can be addressed, found: {error}; lower hidden") from error
+    # While agents are made and while they are updated there are two of each network.
+    sizes = {"hidden, seeds or sweep": 2 * _bytes(agents), "online_steps": _bytes(buffers)}
+    used = devices_of(len(trained))
+    limits = [(device.memory_stats() or {}).get("bytes_limit") for device in used]
+    there = available_memory() if None in limits else float(sum(limits))  # type: ignore[arg-type]
+    if sum(sizes.values()) > there:
+        larger = max(sizes, key=sizes.__getitem__)
+        raise SettingsError(
+            f"memory: expected what fits into {there / 1e9:.1f} GB, found {2 * _bytes(agents) / 1e9:.1f} GB of "
+            f"networks and {_bytes(buffers) / 1e9:.1f} GB of steps gathered online; lower {larger}"
+        )
+
+
+def _bytes(tree: Any) -> int:
+    return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def load_data(

@@ -36,6 +36,7 @@ class SavedRun:
     def __init__(self, path: Path, agent: str | type[Agent] | None = None):
         self.folder = RunFolder(path)
         self.config = self.folder.config()
+        self.folder.check_path()
         self.spec = self.config.spec
         self.agent = self._agent(agent)
         try:

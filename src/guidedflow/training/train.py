@@ -7,10 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import jax
+
 from guidedflow.agents import Agent, find_agent
 from guidedflow.data.dataset import Dataset, check_needs
-from guidedflow.errors import DataError, SettingsError, WorkerDied
+from guidedflow.errors import DataError, RunError, SettingsError, WorkerDied
 from guidedflow.notices import show_notices
+from guidedflow.processes import RemoteTraceback
 from guidedflow.runs.config import Extension, RunConfig
 from guidedflow.runs.folder import RunFolder
 from guidedflow.runs.loggers import Logger, TensorBoard, WeightsAndBiases
@@ -20,6 +23,7 @@ from guidedflow.suites.suite import Task
 from guidedflow.training.display import ProgressBar, make_console, results_table
 from guidedflow.training.evaluate import checked_workers
 from guidedflow.training.prepare import (
+    check_memory,
     check_task,
     find_task_and_data,
     load_data,
@@ -137,7 +141,7 @@ def resume(
         Interrupted: as ``train``.
     """
     execution = Execution(workers, eval_async, wandb, loggers, callbacks, progress)
-    saved = SavedRun(Path(run_dir), agent)
+    saved = SavedRun(Path(run_dir).absolute(), agent)  # An environment of the user's own may change the directory.
     _check_same(saved, settings)
     return _continue(saved, extend_to, saved.task(env), dataset, data_dir, execution)
 
@@ -181,8 +185,9 @@ def _start(
 ) -> Run:
     """Check everything that was asked for, then make the run's folder and train in it."""
     show_notices()
+    place = None if run_dir is None else Path(run_dir).absolute()  # As in ``resume``.
     if run_dir is not None:
-        RunFolder(Path(run_dir)).check_new()
+        RunFolder(Path(run_dir)).check_new()  # Which names it as it was given.
     if env is not None:
         known, data, record = own_environment(env, task, dataset)
     else:
@@ -195,8 +200,9 @@ def _start(
         data, record = load_data(known, dataset, data_dir)
     agent.check_spec(data.spec)
     check_needs(agent, data)
+    check_memory(agent, trained, resolved.train, data.spec)
     config = make_config(agent, preset, resolved, sweep, data, record, known, is_own_env=env is not None)
-    folder = RunFolder.create(new_folder(config) if run_dir is None else Path(run_dir), config)
+    folder = RunFolder.create(place or new_folder(config).absolute(), config)
     say_before_training(agent, known, resolved, data, record, is_sweep=bool(sweep))
     logger.info("run: %s", folder.path)
     return _run(Trainer(folder, agent, trained, resolved.train, data, known, **options), execution.progress)
@@ -273,6 +279,10 @@ def _extended(saved: SavedRun, steps: int | None) -> tuple[TrainSettings, RunCon
     return settings, config
 
 
+def _is_about_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error) or "Out of memory" in str(error)
+
+
 def _run(trainer: Trainer, show: bool) -> Run:
     """Train, and leave the folder of a finished run, or of one that a callback stopped."""
     folder = trainer.folder
@@ -282,6 +292,13 @@ def _run(trainer: Trainer, show: bool) -> Run:
         except WorkerDied as error:
             again = f"guidedflow train --resume {shlex.quote(str(folder.path))}"
             raise WorkerDied(f"{error}; is there memory left? The run is saved; continue it with `{again}`") from error
+        except (jax.errors.JaxRuntimeError, MemoryError) as error:
+            if isinstance(error.__cause__, RemoteTraceback) or not _is_about_memory(error):
+                raise
+            raise RunError(
+                f"{folder.path}: expected more memory, found none left; lower hidden, batch_size, seeds or sweep in a "
+                "new run, or end other processes"
+            ) from error
         run = Run(folder.path, rows, is_finished=not trainer.stopped)
         folder.draw_curves()
         if run.is_finished:

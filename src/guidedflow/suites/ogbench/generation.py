@@ -18,6 +18,7 @@ import numpy as np
 
 from guidedflow.errors import DataError, SettingsError
 from guidedflow.files import whole_file
+from guidedflow.locks import held
 from guidedflow.opengl import needed_backend
 from guidedflow.processes import HelperProcess, answered, available_cores
 from guidedflow.suites.ogbench.oracles import Collector
@@ -137,10 +138,10 @@ def _missing(files: dict[Path, dict[str, Any]]) -> dict[Path, dict[str, Any]]:
 def _only_maker(directory: Path, family: str, parts: Path) -> Iterator[None]:
     # One lock for all settings of a family, for its two files must come from the same call. The system drops
     # the lock with the process, however that ends.
-    lock = filelock.FileLock(parts.parent / f"{family}.lock", timeout=0)
+    stack = contextlib.ExitStack()
     try:
         parts.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
+        stack.enter_context(held(parts.parent / f"{family}.lock"))
     except filelock.Timeout as error:
         remedy = "wait for it or name another --data-dir"
         raise SettingsError(f"{directory}: another process is making {family} here; {remedy}") from error
@@ -150,10 +151,8 @@ def _only_maker(directory: Path, family: str, parts: Path) -> Iterator[None]:
         raise SettingsError(
             f"data_dir: expected a folder to write and lock files in, found {directory}: {error}"
         ) from error
-    try:
+    with stack:
         yield
-    finally:
-        lock.release()
 
 
 def _is_complete(part: Path, steps: int) -> bool:
