@@ -28,7 +28,7 @@ class Train:
     agent: str = "gfp"
     """The algorithm, by name or as module:Class; it decides which of its own options there are below."""
     preset: Literal["quick", "published"] = "published"
-    """published: the papers' settings for the task; quick: a small network and 25,000 steps. Options win over both."""
+    """published: the papers' settings for the task; quick: a small network and 20,000 steps. Options win over both."""
     sweep: Assignments = dataclasses.field(default_factory=dict)
     """Train every value of a float setting (alpha=0.3,1,3) with every seed, all at once, and rank them."""
     run_dir: Annotated[Path | None, optional("PATH", "a new folder in runs/TASK")] = None

@@ -78,7 +78,7 @@ def train(
             id, or a function without arguments that makes one. It needs ``dataset``.
         dataset: data of your own, or a file of it; with a task, it replaces the task's.
         agent: the algorithm, by name, or a class derived from ``guidedflow.agents.Agent``.
-        preset: ``published`` (the papers' tuned settings) or ``quick`` (a small network, 25k steps).
+        preset: ``published`` (the papers' tuned settings) or ``quick`` (a small network, 20k steps).
         sweep: values of float settings by name, ``{"alpha": (0.3, 1, 3)}``; every combination trains with every seed,
             all at once, and the results are ranked.
         run_dir: the new folder; None: ``runs/<task>/<agent>-<preset>-<time>``.
