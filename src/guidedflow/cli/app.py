@@ -101,12 +101,13 @@ def parse(words: list[str]) -> Any:
     """
     from tyro.extras import SubcommandApp
 
-    from guidedflow.cli.parse import REGISTRY, join_lists, one_line_errors
+    from guidedflow.cli.parse import REGISTRY, check_once, join_lists, one_line_errors
 
     commands, name = dict(COMMANDS), _name(words)
     if name == "train":
         commands[name] = with_settings(words)
     if name is not None:
+        check_once(words, commands[name])
         words = join_lists(words, commands[name])
     app, groups = SubcommandApp(), dict[str, SubcommandApp]()
     for full, command in commands.items():

@@ -85,9 +85,8 @@ def _spec(read: Callable[[str], Any], metavar: str, kind: Any) -> PrimitiveConst
     )
 
 
-Assignments = Annotated[
-    Mapping[str, tuple[float, ...]], _spec(assignments, "NAME=X,...", dict), tyro.conf.arg(help_behavior_hint="")
-]
+_NAMED_NUMBERS = Mapping[str, tuple[float, ...]]
+Assignments = Annotated[_NAMED_NUMBERS, _spec(assignments, "NAME=X,...", dict), tyro.conf.arg(help_behavior_hint="")]
 """Numbers by name, several to a name."""
 
 REGISTRY = ConstructorRegistry()
@@ -181,13 +180,23 @@ def join_lists(argv: Sequence[str], command: type) -> list[str]:
     return joined
 
 
+def check_once(argv: Sequence[str], command: type) -> None:
+    """Raise SettingsError where an option stands twice: the last would win, and the first go without a word."""
+    kinds, given = options(command), [name for name in map(_option, argv) if name]
+    for name in kinds:
+        if given.count(name) > 1:
+            option = f"--{name.replace('_', '-')}"
+            several = f"; several in one: {option} alpha=1,3 tau=0.01" if kinds[name] == _NAMED_NUMBERS else ""
+            raise SettingsError(f"{option}: expected it once, found it {given.count(name)} times{several}")
+
+
 def _option(word: str) -> str:
     """The field that an option names; '' for any other word."""
     return word[2:].partition("=")[0].replace("-", "_") if word.startswith("--") else ""
 
 
 def _continues(kind: Any) -> Callable[[str], bool] | None:
-    if kind == Mapping[str, tuple[float, ...]]:
+    if kind == _NAMED_NUMBERS:
         return lambda word: "=" in word
     return _is_number if _list_item(kind) in _NUMBERS else None
 
