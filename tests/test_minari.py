@@ -125,6 +125,13 @@ def replace_episode(path, number, arrays):
         del file[f"episode_{number}"]
         for name, array in arrays.items():
             file[f"episode_{number}/{name}"] = array
+        steps = sum(len(file[f"{name}/rewards"]) for name in file if "rewards" in file[name])
+    edit_metadata(path, total_steps=steps)
+
+
+def edit_metadata(path, **changes):
+    file = path / "data" / "metadata.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
 @pytest.mark.slow

@@ -15,6 +15,8 @@ from guidedflow.errors import RunError
 def whole_file(path: Path, folder: Path | None = None) -> Iterator[IO[bytes]]:
     """A file to write to that takes its name when it is whole and on the disk, in place of one that had it before.
 
+    What a process that was killed had written of the same file is removed.
+
     Args:
         path: its name.
         folder: where it lies till then, on the same file system; None: beside its place.
@@ -23,6 +25,7 @@ def whole_file(path: Path, folder: Path | None = None) -> Iterator[IO[bytes]]:
         OSError: naming ``path``; nothing was changed then.
     """
     temporary = (folder or path.parent) / f"{path.name}.{os.getpid()}.tmp"
+    _remove_left(temporary.parent, path.name)
     try:
         with temporary.open("w+b") as file:
             yield file
@@ -34,6 +37,25 @@ def whole_file(path: Path, folder: Path | None = None) -> Iterator[IO[bytes]]:
         raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _remove_left(folder: Path, name: str) -> None:
+    """Remove the temporary files of ``name`` whose processes have ended."""
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(folder):
+            process = entry.name.removeprefix(f"{name}.").removesuffix(".tmp")
+            if entry.name == f"{name}.{process}.tmp" and process.isdecimal() and not _is_alive(int(process)):
+                os.unlink(entry.path)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # Another user's.
+        return True
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

@@ -66,6 +66,8 @@ def _print(found: Any) -> None:
 def _lines(found: Any) -> Iterator[str]:
     """What is known of the data beside its fields."""
     yield f"made by: {found.made_by}"
+    if found.checksums is not None:
+        yield f"checksums: {found.checksums}"
     spec = found.spec or {"observation_keys": {}, "action_range": None}
     if spec["observation_keys"]:
         keys = ", ".join(f"{name} {tuple(shape)}" for name, shape in spec["observation_keys"].items())

@@ -4,22 +4,21 @@ import json
 import logging
 import os
 import time
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from email.message import Message
 from http.client import HTTPException, HTTPResponse
 from io import FileIO
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-import numpy as np
 import rich.progress as bars
 from filelock import Timeout
 
+from guidedflow.data.opening import archive
 from guidedflow.errors import DataError
 from guidedflow.locks import held
 
@@ -152,20 +151,16 @@ def verify_npz(path: Path) -> None:
     Raises:
         DataError: the zip is damaged, or lacks observations, actions and terminals of one length.
     """
-    expected = "expected observations, actions and terminals of one length"
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-            if damaged:
-                raise DataError(f"{path}: expected a whole npz file, found a wrong checksum in {damaged}")
-            members = archive.namelist()
-            lengths = [_length(archive, f"{key}.npy") for key in ("observations", "actions", "terminals")]
-    except KeyError as error:
-        raise DataError(f"{path}: {expected}, found only {', '.join(members) or 'an empty zip'}") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise DataError(f"{path}: expected a whole npz file, found a damaged one ({error})") from error
-    if len(set(lengths)) != 1:
-        raise DataError(f"{path}: {expected}, found {', '.join(map(str, lengths))}")
+    names = ("observations", "actions", "terminals")
+    expected = f"{path}: expected {', '.join(names)} of one length"
+    with archive.opened(path) as opened:
+        if not set(names) <= set(opened.names):
+            found = ", ".join(f"{name}.npy" for name in opened.names)
+            raise DataError(f"{expected}, found only {found or 'an empty zip'}")
+        members = {name: opened.member(name) for name in opened.names}
+        for member in members.values():
+            opened.compare(member)
+    _check_lengths(members, names, expected)
 
 
 def verify_hdf5(path: Path) -> None:
@@ -174,30 +169,21 @@ def verify_hdf5(path: Path) -> None:
     Raises:
         DataError: it is truncated or no HDF5, or lacks observations, actions, rewards and flags of one length.
     """
-    import h5py
+    from guidedflow.data.opening import hierarchy
 
     names = ("observations", "actions", "rewards", "terminals", "timeouts")
-    try:
-        with h5py.File(path) as file:
-            lengths = [len(file[name][()]) for name in names]
-    except KeyError as error:
-        raise DataError(f"{path}: expected {', '.join(names)}, found none of the name: {error}") from error
-    except (OSError, RuntimeError, TypeError) as error:
-        raise DataError(f"{path}: expected a whole HDF5 file, found a damaged one ({error})") from error
-    if len(set(lengths)) != 1:
-        raise DataError(f"{path}: expected fields of one length, found {', '.join(map(str, lengths))}")
+    with hierarchy.opened(path) as file:
+        arrays = file.read(names)
+    if not set(names) <= set(arrays):
+        raise DataError(f"{path}: expected {', '.join(names)}, found {', '.join(arrays) or 'none of them'}")
+    _check_lengths(arrays, names, f"{path}: expected fields of one length")
 
 
-def _length(archive: zipfile.ZipFile, member: str) -> int:
-    """The first dimension, from the header alone: image datasets may not fit in memory."""
-    with archive.open(member) as file:
-        formats = np.lib.format
-        version = formats.read_magic(file)
-        read = formats.read_array_header_1_0 if version == (1, 0) else formats.read_array_header_2_0
-        shape, _, dtype = read(file)
-    if not shape or dtype.hasobject:
-        raise ValueError(f"{member} has shape {shape} and type {dtype}")
-    return shape[0]
+def _check_lengths(arrays: Mapping[str, Any], names: Sequence[str], expected: str) -> None:
+    shapes = [arrays[name].shape for name in names]
+    if () in shapes or len({shape[0] for shape in shapes}) != 1:
+        found = [str(shape[0]) if shape else "shape ()" for shape in shapes]
+        raise DataError(f"{expected}, found {', '.join(found)}")
 
 
 def _fetch(url: str, part: Path, on_progress: OnProgress, timeout: float, pauses: Sequence[float]) -> None:

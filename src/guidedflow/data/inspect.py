@@ -35,6 +35,8 @@ class Inspection(NamedTuple):
 
     path: Path
     made_by: str
+    checksums: str | None
+    """What those in the file cover; None for a suite's own format."""
     fields: list[Field]
     problems: list[str]
     transitions: int | None = None
@@ -70,10 +72,12 @@ def inspect(
     """
     path = Path(path)
     # A suite may bring a format of its own, which it alone can read.
-    content = {} if load is not None and not formats.is_data(path) else formats.find_format(path).read(path)
+    known = None if load is not None and not formats.is_data(path) else formats.find_format(path)
+    content = {} if known is None else known.read(path)
     fields = [_field(name, array) for name, array in content.items() if name != "metadata"]
-    found = Inspection(path, _made_by(formats.metadata(path)), fields, [])
+    found = Inspection(path, _made_by(formats.metadata(path)), None, fields, [])
     try:
+        found = found._replace(checksums=None if known is None else known.checksums(path))
         dataset = (load or formats.load)(path)
     except DataError as error:
         return found._replace(problems=[str(error)])

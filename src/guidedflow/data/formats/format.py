@@ -1,6 +1,7 @@
 """What a format of training data is, and how the arrays of a file become a data set."""
 
 import dataclasses
+import reprlib
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -62,6 +63,13 @@ class Format(Protocol):
             DataError: it is missing or damaged.
         """
 
+    def checksums(self, path: Path) -> str:
+        """Compare all checksums of what is read of it, and say in words what they cover.
+
+        Raises:
+            DataError: one is wrong, or it is missing or damaged.
+        """
+
     def recordings(self, path: Path) -> Iterator[Recording]:
         """What ``convert`` makes a file of, dictionary observations included.
 
@@ -91,7 +99,7 @@ def dataset_of(
     fields = {name: arrays[name] for name in (*REQUIRED, *OPTIONAL) if name in arrays}
     stored = np.asarray(arrays.get("frame_stack", 1)).tolist()
     if not isinstance(stored, int) or not 1 <= stored <= MOST_FRAMES:
-        raise DataError(f"{path}: frame_stack: expected 1 to {MOST_FRAMES}, found {stored!r}")
+        raise DataError(f"{path}: frame_stack: expected 1 to {MOST_FRAMES}, found {reprlib.repr(stored)}")
     dataset = Dataset.from_arrays(**fields, frame_stack=stored, source=str(path))
     if metadata is not None and "spec" in metadata:
         try:

@@ -1,6 +1,5 @@
 """HDF5 files of flat arrays: the user's own, and D4RL's (docs/tasks.md, "Files")."""
 
-import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -10,6 +9,8 @@ import numpy as np
 
 from guidedflow.data.dataset import Dataset, check_fields, close_last
 from guidedflow.data.formats.format import REQUIRED, Recording, check_names, current_names, dataset_of
+from guidedflow.data.opening import hierarchy
+from guidedflow.data.opening.regular import MOST_JSON
 from guidedflow.errors import DataError
 from guidedflow.files import whole_file
 
@@ -18,7 +19,6 @@ FIELDS = ("observations", "actions", "rewards", "terminals", "timeouts")
 """Those of a D4RL file."""
 KNOWN = (*FIELDS, "final_observation", "finals", "terminated", "success", "frame_stack")
 """What is read of a file unless other names are asked for."""
-_KINDS = (h5py.Dataset, h5py.Group)
 
 
 @runtime_checkable
@@ -58,38 +58,15 @@ def read(path: Path, required: Sequence[str] = (), optional: Sequence[str] = KNO
     Raises:
         DataError: the file is missing, truncated, no HDF5, or lacks a field.
     """
-    with _opened(path) as file:
-        there = [name for name in dict.fromkeys((*required, *optional)) if isinstance(file.get(name), _KINDS)]
-        if not set(required) <= set(there):
-            found = ", ".join(sorted(file)) or "nothing"
+    with hierarchy.opened(Path(path)) as file:
+        arrays = file.read(tuple(dict.fromkeys((*required, *optional))))
+        there = {name.partition("/")[0] for name in arrays}
+        if not set(required) <= there:
+            found = ", ".join(sorted(file.names)) or "nothing"
             raise DataError(f"{path}: expected the fields {', '.join(required)}, found {found}")
-        arrays: dict[str, np.ndarray] = {}
-        for name in there:
-            arrays |= _arrays(file[name], name)
         if not arrays:
-            check_names(file, path)
-        return current_names(arrays)
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[h5py.File]:
-    if not path.is_file():
-        raise DataError(f"{path}: expected a data file, found {'a folder' if path.is_dir() else 'nothing there'}")
-    try:
-        with h5py.File(path) as file:
-            yield file
-    except (OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path}: expected a whole HDF5 file, found one that cannot be read: {reason}") from error
-
-
-def _arrays(item: h5py.Dataset | h5py.Group, name: str) -> dict[str, np.ndarray]:
-    if isinstance(item, h5py.Dataset):
-        return {name: np.asarray(item[()])}
-    found: dict[str, np.ndarray] = {}
-    for member in item:
-        found |= _arrays(item[member], f"{name}/{member}")
-    return found
+            check_names(dict.fromkeys(file.names), Path(path))
+    return current_names(arrays)
 
 
 def recordings(path: Path) -> Iterator[Recording]:
@@ -137,9 +114,10 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, s
     close_last(checked["terminals"] | checked["timeouts"], str(path))
     checked["actions"] = np.clip(np.asarray(arrays["actions"], np.float32), -1.0, 1.0)  # As they were done.
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as target, h5py.File(target, "w") as file:
+    # The files of this version have checksums of their own structure as well; HDF5 1.10 of 2016 and later read them.
+    with whole_file(path) as target, h5py.File(target, "w", libver=("v110", "v110")) as file:
         for name, array in checked.items():
-            file.create_dataset(name, data=array, compression="gzip")
+            file.create_dataset(name, data=array, compression="gzip", fletcher32=True)
         for name, value in metadata.items():
             file[f"metadata/{name}"] = value
     return path
@@ -149,14 +127,30 @@ def metadata(path: Path) -> dict[str, Any] | None:
     """What a file made by ``guidedflow data generate`` says of itself; None for any other.
 
     Raises:
-        DataError: the file is missing, truncated or no HDF5.
+        DataError: the file is missing, truncated or no HDF5, or its metadata are no texts.
     """
-    with _opened(path) as file:
-        found = file.get("metadata")
-        if not isinstance(found, h5py.Group) or "generator" not in found:
+    with hierarchy.opened(Path(path)) as file:
+        if not any(file.arrays("metadata/generator", is_varying=True)):
             return None
-        values = {name: value[()] for name, value in found.items() if isinstance(value, h5py.Dataset)}
-    return {name: _text(value) for name, value in values.items()}
+        there = dict(file.arrays("metadata", is_varying=True))
+        for name, array in there.items():
+            if array.shape != () or array.nbytes > MOST_JSON:
+                raise DataError(f"{path}: {name}: expected one text, found an array of shape {array.shape}")
+        return {name.removeprefix("metadata/"): _text(array[()]) for name, array in there.items()}
+
+
+def checksums(path: Path) -> str:
+    """Compare those that there are, and say in words what they cover: arrays that gzip or Fletcher-32 went over.
+
+    Raises:
+        DataError: one is wrong.
+    """
+    with hierarchy.opened(Path(path)) as file:
+        arrays = [array for name in KNOWN for _, array in file.arrays(name)]
+        covered = [array for array in arrays if hierarchy.has_checksum(array)]
+        for array in covered:
+            array[()]
+    return hierarchy.described(len(covered), len(arrays))
 
 
 def _text(value: Any) -> str:

@@ -1,6 +1,8 @@
 """Minari's data sets, read through the minari package (docs/tasks.md, "Minari")."""
 
-import json
+import contextlib
+import math
+import reprlib
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +12,18 @@ import numpy as np
 
 from guidedflow.data.dataset import Dataset
 from guidedflow.data.formats.format import Recording, dataset_of
+from guidedflow.data.opening import hierarchy
+from guidedflow.data.opening.regular import check_memory, children, parse, read_json
 from guidedflow.errors import DataError
 from guidedflow.types import named
 
 SUFFIXES: tuple[str, ...] = ()
+_FILE = "data/main_data.hdf5"
+_READ = ("observations", "actions", "rewards", "terminations", "truncations")
+"""What is kept of an episode; its infos are not."""
+_MOST_NUMBERS = 2**24
+"""In the shape of a space."""
+_WHOLE = "expected a whole Minari data set"
 
 
 def recognises(path: Path) -> bool:
@@ -102,11 +112,29 @@ def recordings(path: Path) -> Iterator[Recording]:
 
 def metadata(path: Path) -> dict[str, Any] | None:
     """What a data set made by ``guidedflow data generate`` says of itself; None for any other."""
+    description = _stored_metadata(path).get("description", "")
     try:
-        found = json.loads(_stored_metadata(path).get("description", ""))
+        found = parse(description, f"{path}: metadata.json: description")
+    except DataError:
+        raise
     except (TypeError, ValueError):
         return None
     return found if isinstance(found, dict) and found.get("generator") == "guidedflow" else None
+
+
+def checksums(path: Path) -> str:
+    """Compare those that there are, and say in words what they cover; the minari package writes none.
+
+    Raises:
+        DataError: one is wrong, or the data set is damaged.
+    """
+    number = _count(_stored_metadata(path), "total_episodes", path)
+    with _whole(path), hierarchy.opened(path / _FILE, path) as file:
+        arrays = [array for episode in range(number) for array in _episode_arrays(file, episode).values()]
+        covered = [array for array in arrays if hierarchy.has_checksum(array)]
+        for array in covered:
+            array[()]
+        return hierarchy.described(len(covered), len(arrays))
 
 
 def stored_episodes(path: Path) -> Any:
@@ -116,7 +144,7 @@ def stored_episodes(path: Path) -> Any:
     and an environment's specification may name any function of any module to be called.
 
     Raises:
-        DataError: it is damaged, or has no spaces.
+        DataError: it is damaged, has no spaces, or holds another number of episodes or steps than it says.
     """
     from minari import MinariDataset
     from minari.dataset._storages import get_minari_storage
@@ -129,14 +157,84 @@ def stored_episodes(path: Path) -> Any:
             f"{path}: metadata.json: expected observation_space and action_space, found no {missing[0]}; it is not "
             "taken from env_spec, because making an environment that a data set names could run any code"
         )
-    try:
+    if metadata.get("data_format") != "hdf5":
+        raise DataError(
+            f"{path}: metadata.json: data_format: expected hdf5, found {reprlib.repr(metadata.get('data_format'))}; "
+            "make the data set anew in that format"
+        )
+    for name in ("observation_space", "action_space"):
+        with _whole(path):
+            _check_space(parse(metadata[name], f"{path}: metadata.json: {name}"), f"{path}: metadata.json: {name}")
+    _check_file(path, metadata)
+    with _whole(path):
         spaces = [deserialize_space(metadata[name]) for name in ("observation_space", "action_space")]
-        storage = get_minari_storage(metadata["data_format"])
         jpeg = bool(metadata.get("jpeg_encoding", True))
-        yield from MinariDataset(storage(path / "data", *spaces, jpeg_encoding=jpeg)).iterate_episodes()
-    except (OSError, KeyError, ValueError, RuntimeError, AssertionError, TypeError, AttributeError) as error:
+        storage = get_minari_storage("hdf5")(path / "data", *spaces, jpeg_encoding=jpeg)
+        yield from MinariDataset(storage).iterate_episodes()
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except DataError as error:
+        if str(error).startswith(f"{path}: "):
+            raise
+        raise DataError(f"{path}: {_WHOLE}, found: {str(error).removeprefix(f'{path}/')}") from error
+    except Exception as error:  # The package passes on whatever NumPy, gymnasium and h5py raise.
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path}: expected a whole Minari data set, found: {reason}") from error
+        raise DataError(f"{path}: {_WHOLE}, found: {reason}") from error
+
+
+def _check_file(path: Path, metadata: dict[str, Any]) -> None:
+    """All that the package is going to read, looked at before it does."""
+    said = {name: _count(metadata, name, path) for name in ("total_episodes", "total_steps")}
+    with _whole(path), hierarchy.opened(path / _FILE, path) as file:
+        names = {name for name in file.names if name.startswith("episode_")}
+        found = {"total_episodes": len(names), "total_steps": 0}
+        size = 0
+        for episode in range(len(names)):
+            if f"episode_{episode}" not in names:
+                raise DataError(f"{_FILE}: expected episodes without a gap, found no episode_{episode}")
+            arrays = _episode_arrays(file, episode)
+            rewards = arrays.get(f"episode_{episode}/rewards")
+            if rewards is None or len(rewards.shape) != 1:
+                raise DataError(f"{_FILE}: episode_{episode}: expected rewards, one a step, found none")
+            found["total_steps"] += len(rewards)
+            size += sum(array.nbytes for name, array in arrays.items() if name.split("/")[1] in _READ)
+        for name, number in said.items():
+            if number != found[name]:
+                raise DataError(
+                    f"{path}: metadata.json: {name}: expected the {found[name]:,} of {_FILE}, found {number:,}; the "
+                    "data set is not whole, or its two files are not of one; get it anew"
+                )
+        check_memory(size, str(path))
+
+
+def _episode_arrays(file: hierarchy.Hierarchy, episode: int) -> dict[str, Any]:
+    return dict(file.arrays(f"episode_{episode}", is_varying=True))  # Pictures vary in length: they are JPEG.
+
+
+def _count(metadata: dict[str, Any], name: str, path: Path) -> int:
+    found = metadata.get(name)
+    if type(found) is not int or found < 1:
+        raise DataError(f"{path}: metadata.json: {name}: expected a number of 1 or more, found {reprlib.repr(found)}")
+    return found
+
+
+def _check_space(space: Any, what: str) -> None:
+    """Raise DataError unless a space's bounds, which are made in full, are as many as fit into memory."""
+    level = [space]
+    while level:
+        for item in level:
+            shape = item.get("shape") if isinstance(item, dict) else None
+            if shape is None:
+                continue
+            if not isinstance(shape, list) or any(type(length) is not int or length < 0 for length in shape):
+                raise DataError(f"{what}: shape: expected a list of lengths, found {reprlib.repr(shape)}")
+            if math.prod(shape) > _MOST_NUMBERS:
+                raise DataError(f"{what}: shape: expected at most {_MOST_NUMBERS:,} numbers, found {shape}")
+        level = [inner for item in level for inner in children(item)]
 
 
 def _vectors(values: Any, path: Path) -> np.ndarray:
@@ -147,12 +245,10 @@ def _vectors(values: Any, path: Path) -> np.ndarray:
 
 
 def _stored_metadata(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads((path / "data" / "metadata.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: expected a whole Minari data set, found: {error}") from error
+    with _whole(path):
+        found = read_json(path / "data" / "metadata.json", path)
     if not isinstance(found, dict):
-        raise DataError(f"{path}: expected a whole Minari data set, found metadata of another kind")
+        raise DataError(f"{path}: {_WHOLE}, found metadata of another kind")
     return found
 
 

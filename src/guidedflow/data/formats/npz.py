@@ -1,27 +1,27 @@
 """npz archives: their arrays in memory, and their pictures as a map of the file."""
 
-import json
 import logging
-import struct
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import quote
 
 import numpy as np
 
 from guidedflow.data.dataset import Dataset
 from guidedflow.data.formats.format import Recording, current_names, dataset_of
+from guidedflow.data.opening import archive
+from guidedflow.data.opening.regular import MOST_JSON, parse
 from guidedflow.errors import DataError
 from guidedflow.files import whole_file
 
 SUFFIXES: tuple[str, ...] = (".npz",)
 PICTURE_AXES = 4
 """Arrays of uint8 with so many axes, (N, height, width, channels), are mapped instead of read."""
+MOST_COMPARED = 2**30
+"""Bytes of a mapped array up to which its checksum is compared whenever it is mapped, which takes under a second."""
 _LOG = logging.getLogger("guidedflow")
-_LOCAL_HEADER = struct.Struct("<26xHH")
 
 
 def recognises(path: Path) -> bool:
@@ -29,38 +29,38 @@ def recognises(path: Path) -> bool:
     return path.suffix in SUFFIXES and not path.is_dir()
 
 
-def read(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, np.ndarray]:
+def read(
+    path: Path, wanted: Callable[[str], bool] = lambda name: True, *, most_compared: float = MOST_COMPARED
+) -> dict[str, np.ndarray]:
     """The arrays of an npz file whose names are wanted, without executing anything that it may hold.
 
     Pictures come as a ``numpy.memmap``: of the file itself if they are not compressed in it, else of a copy that is
-    unpacked once, into a folder ``.unpacked`` beside the file.
+    unpacked once, into a folder ``.unpacked`` beside the file. The checksum of every other array is compared.
 
     Args:
         path: the file.
         wanted: says of an array's name whether it is read.
+        most_compared: how many bytes pictures may have for their checksums to be compared as well.
 
     Raises:
-        DataError: the file is missing, truncated, no npz, or holds Python objects.
+        DataError: the file is missing, truncated, no npz, or holds Python objects; or an array is damaged.
         OSError: there is no room to unpack.
     """
     path = Path(path)
-    if not path.is_file():
-        raise DataError(f"{path}: expected a data file, found {'a folder' if path.is_dir() else 'nothing there'}")
-    with _reading(path), path.open("rb") as opened:  # Opened here: np.load leaves a file that it cannot read open.
-        if not zipfile.is_zipfile(opened):
-            raise DataError(f"{path}: expected a whole npz archive of arrays, found a file that is none")
-        opened.seek(0)
-        with np.load(opened, allow_pickle=False) as archive:
-            names = [name for name in archive.files if wanted(name)]
-            pictures = [name for name in names if _is_picture(archive.zip, f"{name}.npy")]
-            arrays = {name: archive[name] for name in names if name not in pictures}
-            stored = [name for name in pictures if archive.zip.getinfo(f"{name}.npy").compress_type == 0]
-            mapped = {name: _map_member(path, archive.zip, f"{name}.npy") for name in stored}
-    for name in pictures:
-        arrays[name] = mapped[name] if name in mapped else _unpacked(path, f"{name}.npy")
-    for name, array in arrays.items():
-        if not isinstance(array, np.ndarray):
-            raise DataError(f"{path}: expected an npz archive of arrays, found {name!r}, which is none")
+    arrays: dict[str, np.ndarray] = {}
+    with archive.opened(path) as opened:
+        for name in filter(wanted, opened.names):
+            member = opened.member(name)
+            if len(member.shape) != PICTURE_AXES or member.dtype != np.uint8:
+                arrays[name] = opened.read(name)
+                continue
+            is_compared = member.nbytes <= most_compared
+            if member.is_stored:
+                arrays[name] = opened.map(member)
+                if is_compared:
+                    opened.compare(member)
+            else:
+                arrays[name] = opened.map(member, _unpacked(path, opened, member, is_compared))
     return current_names(arrays)
 
 
@@ -77,19 +77,41 @@ def metadata(path: Path) -> dict[str, Any] | None:
     """What a file made by ``guidedflow data generate`` or ``convert`` says of itself; None for any other.
 
     Raises:
-        DataError: as ``read``.
+        DataError: as ``read``, or it is longer or deeper than any that this package makes.
     """
-    text = read(path, lambda name: name == "metadata").get("metadata")
+    with archive.opened(Path(path)) as opened:
+        if "metadata" not in opened.names:
+            return None
+        member = opened.member("metadata")
+        if member.shape != () or member.dtype.kind != "U":
+            return None
+        if member.nbytes > 4 * MOST_JSON:
+            raise DataError(f"{path}: metadata: expected at most {4 * MOST_JSON:,} bytes, found {member.nbytes:,}")
+        text = opened.read("metadata")
     try:
-        found = json.loads(str(text))
-    except (ValueError, RecursionError):
+        found = parse(text.item(), f"{path}: metadata")
+    except DataError:
+        raise
+    except ValueError:
         return None
     return found if isinstance(found, dict) and found.get("generator") == "guidedflow" else None
 
 
 def recordings(path: Path) -> Iterator[Recording]:
-    """All of the file, as one recording of whole episodes."""
-    yield Recording(str(path), dict(read(path)), is_episode=False)
+    """All of the file, as one recording of whole episodes; every checksum is compared."""
+    yield Recording(str(path), dict(read(path, most_compared=np.inf)), is_episode=False)
+
+
+def checksums(path: Path) -> str:
+    """Compare all, and say in words what they cover: every array has one.
+
+    Raises:
+        DataError: one is wrong; the message names its array.
+    """
+    with archive.opened(Path(path)) as opened:
+        for name in opened.names:
+            opened.compare(opened.member(name))
+    return "each array has one (CRC-32), and all agree"
 
 
 def write(file: IO[bytes], arrays: Mapping[str, tuple[tuple[int, ...], Any, Iterator[np.ndarray]]]) -> None:
@@ -114,68 +136,27 @@ def write(file: IO[bytes], arrays: Mapping[str, tuple[tuple[int, ...], Any, Iter
                     member.write(piece.astype(dtype, copy=False).tobytes())
 
 
-def _is_picture(archive: zipfile.ZipFile, member: str) -> bool:
-    if member not in archive.namelist():
-        return False
-    with archive.open(member) as file:
-        shape, _, dtype = _header(file)
-    return len(shape) == PICTURE_AXES and dtype == np.uint8
-
-
-def _header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
-    version = np.lib.format.read_magic(file)
-    if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(file)
-    return np.lib.format.read_array_header_2_0(file)
-
-
-def _map_member(path: Path, archive: zipfile.ZipFile, member: str) -> np.memmap:
-    with archive.open(member) as file:
-        shape, fortran, dtype = _header(file)
-        header_size = file.tell()
-    start = archive.getinfo(member).header_offset
-    with path.open("rb") as raw:
-        raw.seek(start)
-        # The central directory does not say how long the names before the data are.
-        name_size, extra_size = _LOCAL_HEADER.unpack(raw.read(_LOCAL_HEADER.size))
-    offset = start + _LOCAL_HEADER.size + name_size + extra_size + header_size
-    return np.memmap(path, dtype, "r", offset, shape, "F" if fortran else "C")
-
-
-def _unpacked(path: Path, member: str) -> np.memmap:
+def _unpacked(path: Path, opened: archive.Archive, member: archive.Member, is_compared: bool) -> Path:
+    """The copy of a compressed member, made anew if it is not what the archive holds."""
     stat = path.stat()
     folder = path.parent / ".unpacked"
-    copy = folder / f"{path.stem}-{stat.st_size}-{stat.st_mtime_ns}-{member}"
-    if not copy.exists():
-        _LOG.info("%s: its pictures are compressed; they are unpacked once, into %s", path, folder)
-        folder.mkdir(exist_ok=True)
-        for old in folder.glob(f"{path.stem}-*-{member}"):
+    if folder.is_symlink():
+        raise DataError(f"{folder}: expected a folder to unpack pictures into, found a link; remove it")
+    name = quote(member.info.filename, safe="")
+    copy = folder / f"{path.stem}-{stat.st_size}-{stat.st_mtime_ns}-{name}"
+    if _is_copy(copy, member.info, is_compared):
+        return copy
+    _LOG.info("%s: its pictures are compressed; they are unpacked once, into %s", path, folder)
+    folder.mkdir(exist_ok=True)
+    for old in folder.iterdir():
+        if old.name.startswith(f"{path.stem}-") and old.name.endswith(f"-{name}"):
             old.unlink()
-        with whole_file(copy) as target:
-            target.writelines(_chunks(path, member))
-    return np.load(copy, mmap_mode="r")
+    with whole_file(copy) as target:
+        target.writelines(opened.content(member))
+    return copy
 
 
-def _chunks(path: Path, member: str) -> Iterator[bytes]:
-    with _reading(path), zipfile.ZipFile(path) as archive, archive.open(member) as source:
-        while chunk := source.read(2**22):
-            yield chunk
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        ValueError,
-        EOFError,
-        OSError,
-        KeyError,
-        RuntimeError,
-        MemoryError,
-    ) as error:
-        # RuntimeError: encrypted; its kin NotImplementedError: an unknown compression.
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path}: expected a whole npz archive of arrays, found: {reason}") from error
+def _is_copy(copy: Path, info: zipfile.ZipInfo, is_compared: bool) -> bool:
+    if copy.is_symlink() or not copy.is_file() or copy.stat().st_size != info.file_size:
+        return False
+    return not is_compared or archive.crc32(copy) == info.CRC

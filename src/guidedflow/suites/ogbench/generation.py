@@ -5,8 +5,6 @@ import hashlib
 import json
 import logging
 import shutil
-import zipfile
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -16,6 +14,8 @@ from typing import Any
 import filelock
 import numpy as np
 
+from guidedflow.data.opening import archive
+from guidedflow.data.opening.regular import parse
 from guidedflow.errors import DataError, SettingsError
 from guidedflow.files import whole_file
 from guidedflow.locks import held
@@ -120,14 +120,11 @@ def _missing(files: dict[Path, dict[str, Any]]) -> dict[Path, dict[str, Any]]:
             continue
         expected = ", ".join(f"{name} {value}" for name, value in wanted.items())
         try:
-            # Given a path instead of a file, np.load leaves it open when it is no archive.
-            with path.open("rb") as file, np.load(file) as archive:
-                metadata = json.loads(archive["metadata"].item())
+            with archive.opened(path) as opened:
+                metadata = parse(opened.read("metadata").item(), str(path))
             found = ", ".join(f"{name} {metadata[name]}" for name in wanted)
-        except IsADirectoryError:
-            found = "a folder"
-        except (EOFError, KeyError, TypeError, ValueError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error):
-            found = "a damaged file, or one that guidedflow did not make"
+        except (DataError, KeyError, TypeError, ValueError):
+            found = "a folder" if path.is_dir() else "a damaged file, or one that guidedflow did not make"
         if found != expected:
             remedy = "name another --data-dir or remove the file"
             raise DataError(f"{path}: expected {expected}; found {found}; {remedy}")
@@ -157,9 +154,9 @@ def _only_maker(directory: Path, family: str, parts: Path) -> Iterator[None]:
 
 def _is_complete(part: Path, steps: int) -> bool:
     try:
-        with part.open("rb") as file, np.load(file) as archive:  # reading compares an array's checksum
-            return all(len(archive[name]) == steps for name in archive.files)
-    except (FileNotFoundError, EOFError, ValueError, zipfile.BadZipFile):
+        with archive.opened(part) as opened:
+            return all(len(opened.read(name)) == steps for name in opened.names)
+    except (DataError, TypeError):
         return False
 
 
@@ -203,15 +200,15 @@ def _work(ask: Callable[[str | None], str], settings: dict[str, Any], parts: Pat
 def _join(parts: list[Path], metadata: dict[str, Any], path: Path) -> None:
     def episodes(name: str) -> Iterator[np.ndarray]:
         for part in parts:
-            with np.load(part) as archive:
-                yield archive[name]
+            with archive.opened(part) as opened:
+                yield opened.read(name)
 
     said = np.array(json.dumps(metadata))
     arrays: dict[str, Any] = {"metadata": ((), said.dtype, iter([said]))}
-    with np.load(parts[0]) as first:
-        for name in first.files:
-            rows, *row = first[name].shape
-            arrays[name] = ((rows * len(parts), *row), first[name].dtype, episodes(name))
+    with archive.opened(parts[0]) as first:
+        for name in first.names:
+            (rows, *row), dtype = first.member(name).shape, first.member(name).dtype
+            arrays[name] = ((rows * len(parts), *row), dtype, episodes(name))
     from guidedflow.data.formats import npz  # With JAX, which the workers do without.
 
     with whole_file(path, parts[0].parent) as file:
