@@ -80,9 +80,9 @@ class Hierarchy:
         if not group.id.links.exists(key):
             return None
         kind = group.id.links.get_info(key).type
-        where = f"{group.name}/{name}".strip("/")
         if kind == h5py.h5l.TYPE_HARD:
             return group[name]
+        where = f"{group.name}/{name}".strip("/")
         if kind != h5py.h5l.TYPE_SOFT:
             raise self._error(where, "an array or a group in this file", "a link into another one, which is never read")
         target = group.id.links.get_val(key).decode()
@@ -100,12 +100,12 @@ class Hierarchy:
             raise self._error(name, "an array", "a virtual one: it is in other files, which are never read")
         if made.get_external_count():
             raise self._error(name, "an array in this file", "one whose bytes are in another, which is never read")
-        varying = h5py.check_vlen_dtype(array.dtype) is not None or h5py.check_string_dtype(array.dtype) is not None
-        if array.dtype.kind not in "biufcSU" and not (is_varying and varying):
-            raise self._error(name, "numbers", f"type {array.dtype}")
-        if array.shape is None:
+        dtype, shape = array.dtype, array.shape
+        if dtype.kind not in "biufcSU" and not (is_varying and _is_varying(dtype)):
+            raise self._error(name, "numbers", f"type {dtype}")
+        if shape is None:
             raise self._error(name, "an array", "none (a null dataspace)")
-        declared, stored = math.prod(array.shape) * array.dtype.itemsize, array.id.get_storage_size()
+        declared, stored = math.prod(shape) * dtype.itemsize, array.id.get_storage_size()
         if stored > self._size or declared > max(ALWAYS_ALLOWED, MOST_UNPACKED * stored):
             raise self._error(
                 name, f"an array of a size that {stored:,} bytes of a file can hold", f"{declared:,} bytes"
@@ -161,6 +161,10 @@ def opened(path: Path, within: Path | None = None) -> Iterator[Hierarchy]:
         # Whatever h5py makes of an error of the HDF5 library.
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path}: expected a whole HDF5 file, found one that cannot be read: {reason}") from error
+
+
+def _is_varying(dtype: np.dtype) -> bool:
+    return h5py.check_vlen_dtype(dtype) is not None or h5py.check_string_dtype(dtype) is not None
 
 
 def has_checksum(array: h5py.Dataset) -> bool:
