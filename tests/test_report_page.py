@@ -152,7 +152,7 @@ def test_a_cell_shows_the_runs_behind_it(view):
     said = view.locator("#cell").inner_text()
     for text in (
         "Not comparable with the published figure",
-        "fewer steps: 25,000 instead of 1,000,000",
+        "fewer steps: 20,000 instead of 1,000,000",
         "other data: locally generated",
         "other network: hidden layers 256x256x128 instead of 512x512x512x512",
         f"<b>quick & co/{HOSTILE}",

@@ -151,7 +151,7 @@ def test_not_comparable_scores_are_shown_with_their_reasons(tmp_path):
     assert cell.verdict == "not comparable"
     assert cell.difference is None
     said = (tmp_path / "out" / "table.md").read_text()
-    for reason in ("fewer steps: 25,000", "fewer episodes: 50", "other data: locally generated, 1,000,000 transitions"):
+    for reason in ("fewer steps: 20,000", "fewer episodes: 50", "other data: locally generated, 1,000,000 transitions"):
         assert reason in said
     (one, *_) = cell.used
     assert "other network: hidden layers 256x256x256 instead of 512x512x512x512" in one.deviations
@@ -668,7 +668,7 @@ def test_compare_from_the_command_line(tmp_path):
     found = json.loads(guidedflow("compare", tmp_path / "a", tmp_path / "b", "--json").stdout)
     assert {"name": "preset", "a": "published", "b": "quick"} in found["differences"]
     # The quick run ends before the other's first evaluation.
-    assert found["results"][0]["steps"] == [1_000_000, 25_000]
+    assert found["results"][0]["steps"] == [1_000_000, 20_000]
     assert "no step was evaluated in both" in found["notes"][0]
 
 

@@ -307,6 +307,8 @@ def _reason(error: Exception, told: Sequence[warnings.WarningMessage]) -> str:
     """Why a download failed, in one line: the error and its cause, and what the package skipped before it."""
     if isinstance(error, json.JSONDecodeError):
         return "the server's answer is no JSON; a web page perhaps"
+    if isinstance(error, DataError):
+        return str(error)
     causes = [str(found) or type(found).__name__ for found in (error, error.__cause__) if found is not None]
     skipped = [str(warning.message) for warning in told if str(warning.message).startswith("Skipping ")]
     return "; ".join(" ".join(said.split())[:250] for said in dict.fromkeys([*causes, *skipped]))
