@@ -313,13 +313,16 @@ def test_the_folder_says_where_each_setting_came_from(own_dataset, cube_data, tm
     saved = json.loads((run.path / "config.json").read_text())
     assert saved["config"]["eta"] == 0.5
     assert saved["config"]["alpha"] == 10.0
-    sources = {name: saved["sources"][name] for name in ("eta", "alpha", "eval_every", "tau", "target_agg")}
+    sources = {
+        name: saved["sources"][name] for name in ("eta", "alpha", "eval_every", "discount", "target_agg", "precision")
+    }
     assert sources == {
         "eta": "given",
         "alpha": "authors' tuning",
         "eval_every": "preset quick",
-        "tau": "default",
+        "discount": "authors' tuning",
         "target_agg": "preset quick",
+        "precision": "preset quick",
     }
     assert saved["data"]["made_by"]["generator"] == "guidedflow"
     assert saved["versions"]["mujoco"].startswith("3.")

@@ -181,13 +181,16 @@ def join_lists(argv: Sequence[str], command: type) -> list[str]:
 
 
 def check_once(argv: Sequence[str], command: type) -> None:
-    """Raise SettingsError where an option stands twice: the last would win, and the first go without a word."""
-    kinds, given = options(command), [name for name in map(_option, argv) if name]
-    for name in kinds:
-        if given.count(name) > 1:
+    """Raise SettingsError where numbers by name are given twice.
+
+    Of other options the last one wins, as is usual; here the first would be lost, though it names something else.
+    """
+    given = [_option(word) for word in argv]
+    for name, kind in options(command).items():
+        if kind == _NAMED_NUMBERS and given.count(name) > 1:
             option = f"--{name.replace('_', '-')}"
-            several = f"; several in one: {option} alpha=1,3 tau=0.01" if kinds[name] == _NAMED_NUMBERS else ""
-            raise SettingsError(f"{option}: expected it once, found it {given.count(name)} times{several}")
+            found = f"found it {given.count(name)} times; several in one: {option} alpha=1,3 tau=0.01"
+            raise SettingsError(f"{option}: expected it once, {found}")
 
 
 def _option(word: str) -> str:
