@@ -34,7 +34,7 @@ from guidedflow.nn.actor import NoiseActor
 from guidedflow.nn.critic import aggregate, critic_loss
 from guidedflow.nn.flow import Noise, integrate
 from guidedflow.nn.products import Precision, computed_in
-from guidedflow.settings import Count, Range, Sizes, build
+from guidedflow.settings import Count, CountOrZero, Range, Sizes, build
 from guidedflow.training.members import init_agents, member_keys, over_members, select
 from guidedflow.training.settings import Member, TrainSettings
 from guidedflow.training.sources import MOST_STEPS, Decay, run_steps
@@ -53,6 +53,8 @@ class Setup:
     """Steps in the data, which are random numbers."""
     observation_size: Count = 28
     """n."""
+    picture_size: CountOrZero = 0
+    """Height and width of pictures with nine channels, a stack of three, to learn from instead; 0: of vectors."""
     action_size: Count = 5
     """d."""
     seeds: Count = 1
@@ -90,8 +92,11 @@ def main() -> None:
 
 
 def measure(name: str, setup: Setup, precisions: Sequence[Precision]) -> list[dict[str, Any]]:
-    """Rates of one agent in each precision, by turns. All seeds' updates are ``updates``; each seed's counts in
-    ``seed_updates``. The floor is that of products in float32."""
+    """Rates of one agent in each precision, by turns.
+
+    All seeds' updates are ``updates``; each seed's counts in ``seed_updates``. The floor is that of float32, without
+    convolutions.
+    """
     dataset = random_data(setup)
     agents, keys = fresh_agents(name, setup, dataset)
 
@@ -136,8 +141,12 @@ def measure(name: str, setup: Setup, precisions: Sequence[Precision]) -> list[di
 def random_data(setup: Setup) -> Dataset:
     """Episodes of a thousand steps, on the device."""
     rng, n = np.random.default_rng(0), setup.rows
+    if setup.picture_size:
+        observations = rng.integers(0, 256, (n, setup.picture_size, setup.picture_size, 9), np.uint8)
+    else:
+        observations = rng.standard_normal((n, setup.observation_size), np.float32)
     return Dataset.from_arrays(
-        rng.standard_normal((n, setup.observation_size), np.float32),
+        observations,
         2 * rng.random((n, setup.action_size), np.float32) - 1,
         -np.ones(n, np.float32),
         np.zeros(n, bool),

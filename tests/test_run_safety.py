@@ -78,7 +78,8 @@ def test_links_of_weights_and_biases_and_links_to_a_run_are_fine(run, tmp_path):
     (run / "wandb" / "latest-run").symlink_to("offline-run-1")
     (tmp_path / "linked").symlink_to(run)
     with RunFolder(tmp_path / "linked").lock():
-        pass
+        assert (run / "lock").is_file()
+    assert (run / "wandb" / "latest-run").is_symlink()
 
 
 def test_a_pipe_in_place_of_a_record_is_no_endless_wait(run):

@@ -41,13 +41,6 @@ def dense(x: Float[Array, "*batch in"], weight: Float[Array, "in out"]) -> Float
     return _dense(x, weight) if _is_mixed() else x @ weight
 
 
-def convolve(
-    x: Float[Array, "B height width in"], kernel: Float[Array, "h w in out"]
-) -> Float[Array, "B height width out"]:
-    """Pictures convolved with a kernel of odd height and width: stride 1, zeros beyond the edges."""
-    return _convolve(x, kernel)
-
-
 def _is_mixed() -> bool:
     return jax.config.jax_default_matmul_precision == MIXED  # type: ignore[attr-defined]
 
@@ -87,7 +80,10 @@ _dense.defvjp(_dense_forward, _dense_backward)
 
 
 @jax.custom_vjp
-def _convolve(x: Array, kernel: Array) -> Array:
+def convolve(
+    x: Float[Array, "B height width in"], kernel: Float[Array, "h w in out"]
+) -> Float[Array, "B height width out"]:
+    """Pictures convolved with a kernel of odd height and width: stride 1, zeros beyond the edges."""
     return _convolve_forward(x, kernel)[0]
 
 
@@ -113,4 +109,4 @@ def _sums(x: Array, kernel: Array, padding: str | list[tuple[int, int]], layout:
     return jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=layout, **rounded)
 
 
-_convolve.defvjp(_convolve_forward, _convolve_backward)
+convolve.defvjp(_convolve_forward, _convolve_backward)

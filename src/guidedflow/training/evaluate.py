@@ -186,9 +186,7 @@ def evaluate(
     workers = checked_workers(workers, settings)
     only = saved.filter(policy, variant, seed)
     agents, step = saved.agents(checkpoint)
-    backend = _film_backend(videos)
-    if backend is not None:
-        saved.folder.check_own()
+    backend = _film_backend(videos, saved)
     films: dict[str, Any] = {"videos": videos, "folder": saved.folder.path / "videos"} if backend is not None else {}
     with (
         _watched(step, progress) as on_episode,
@@ -219,11 +217,17 @@ def _check_numbers(**numbers: tuple[int | None, int]) -> None:
             raise SettingsError(f"{name}: expected at least {least}, found {value!r}")
 
 
-def _film_backend(videos: int) -> str | None:
-    """What draws films, if there are to be any; the evaluator itself finds out what a pixel task needs."""
+def _film_backend(videos: int, saved: SavedRun) -> str | None:
+    """What draws films into a run's folder, if there are to be any; a pixel task's the evaluator itself finds.
+
+    Raises:
+        RunError: nothing can be written safely in the folder.
+    """
     backend = gl_backend() if videos else None
     if videos and backend is None:
         logger.warning("no video is made: %s", NO_BACKEND)
+    if backend is not None:
+        saved.folder.check_own()
     return backend
 
 

@@ -36,90 +36,101 @@ def quickened(spec: Any) -> Any:
 
 @functools.cache
 def _quick(entry_point: str) -> Any:
-    """A subclass with the same numbers to the last bit, for which every sum keeps ogbench's order."""
     base: Any = gymnasium.envs.registration.load_env_creator(entry_point)
+    ours = _QuickPuzzle if "puzzle" in entry_point else _Quick
+    return type(ours.__name__, (ours, base), {"_base": base})
 
-    class Quick(base):
-        _ik: Any
-        _in_step = False
-        _only_buttons = False
-        _described: dict[str, Any] | None = None
 
-        def __init__(self, *args: Any, **options: Any):
-            super().__init__(*args, **options)
-            self._ik = _InverseKinematics(self._ik)
-            self._down = _numbers(self._effector_down_rotation)
-            self._down_inverse = _numbers(self._effector_down_rotation.inverse())
+_World: Any = object
+"""What a class of ours is put before; ogbench is imported only where an environment is made."""
 
-        # ogbench makes a new, unseeded action space at every access, and samples actions from it while resetting,
-        # which leaves traces in the simulator's state.
-        @functools.cached_property
-        def action_space(self) -> gymnasium.Space[Any]:
-            return super().action_space
 
-        def post_compilation(self) -> None:
-            super().post_compilation()
-            buttons = [self._model.joint(f"buttonbox_joint_{i}") for i in range(getattr(self, "_num_buttons", 0))]
-            self._button_qpos = np.array([joint.qposadr[0] for joint in buttons], int)
-            self._button_qvel = np.array([joint.dofadr[0] for joint in buttons], int)
-            self._pinch_position = self._data.site_xpos[self._pinch_site_id]
-            self._pinch_matrix = self._data.site_xmat[self._pinch_site_id]
-            self._attach_turn = _numbers(self._T_pa.rotation())
-            self._attach_offset = (0.0, *self._T_pa.translation().tolist())
+class _Quick(_World):
+    """Put before a class of ogbench's: the same numbers to the last bit, for which every sum keeps ogbench's order."""
 
-        def step(self, action: Any) -> Any:
-            self._in_step = True
-            try:
-                return super().step(action)
-            finally:
-                self._in_step, self._described = False, None
+    _base: Any
+    """The class of ogbench's."""
+    _ik: Any
+    _in_step = False
+    _only_buttons = False
+    _described: dict[str, Any] | None = None
 
-        def pre_step(self) -> None:
-            self._only_buttons = True
-            super().pre_step()
-            self._only_buttons = False
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        self._ik = _InverseKinematics(self._ik)
+        self._down = _numbers(self._effector_down_rotation)
+        self._down_inverse = _numbers(self._effector_down_rotation.inverse())
 
-        def compute_ob_info(self) -> dict[str, Any]:
-            if self._only_buttons:  # All that is read of the state before a step.
-                before = self._data.qpos[self._button_qpos]
-                return {f"privileged/button_{i}_pos": before[i : i + 1] for i in range(len(before))}
-            info = super().compute_ob_info()
-            if self._in_step:
-                self._described = info
-            return info
+    # ogbench makes a new, unseeded action space at every access, and samples actions from it while resetting,
+    # which leaves traces in the simulator's state.
+    @functools.cached_property
+    def action_space(self) -> gymnasium.Space[Any]:
+        return super().action_space
 
-        def get_step_info(self) -> dict[str, Any]:
-            # A step asks for it right after its observation (a picture needs none).
-            return super().get_step_info() if self._described is None else self._described
+    def post_compilation(self) -> None:
+        super().post_compilation()
+        buttons = [self._model.joint(f"buttonbox_joint_{i}") for i in range(getattr(self, "_num_buttons", 0))]
+        self._button_qpos = np.array([joint.qposadr[0] for joint in buttons], int)
+        self._button_qvel = np.array([joint.dofadr[0] for joint in buttons], int)
+        self._pinch_position = self._data.site_xpos[self._pinch_site_id]
+        self._pinch_matrix = self._data.site_xmat[self._pinch_site_id]
+        self._attach_turn = _numbers(self._T_pa.rotation())
+        self._attach_offset = (0.0, *self._T_pa.translation().tolist())
 
-        def set_control(self, action: Any) -> None:
-            change = self.unnormalize_action(action)
-            effector_yaw = _yaw(_rotation(self._pinch_matrix))
-            turned = _product(_product(_about_z(change[3]), _about_z(effector_yaw)), self._down_inverse)
-            turn = _product(_about_z(_yaw(turned)), self._down)
-            position = np.maximum(self._pinch_position + change[:3], self._workspace_bounds[0])
-            position = np.minimum(position, self._workspace_bounds[1])
-            w, x, y, z = turn
-            offset = _product(_product(turn, self._attach_offset), (w, -x, -y, -z))
-            self._data.ctrl[self._arm_actuator_ids] = self._ik.solve(
-                pos=np.array(offset[1:]) + position,
-                quat=np.array(_product(turn, self._attach_turn)),
-                curr_qpos=self._data.qpos[self._arm_joint_ids],
-            )
-            opening = min(max(self._data.qpos[self._gripper_opening_joint_id] / 0.8, 0.0), 1.0) + change[4]
-            self._data.ctrl[self._gripper_actuator_ids] = 255.0 * min(max(opening, 0.0), 1.0)
+    def step(self, action: Any) -> Any:
+        self._in_step = True
+        try:
+            return super().step(action)
+        finally:
+            self._in_step, self._described = False, None
 
-    class QuickPuzzle(Quick):
-        def compute_observation(self) -> np.ndarray:
-            arm = super(base, self).compute_observation()
-            if self._ob_type == "pixels":
-                return arm
-            states = np.eye(self._num_button_states)[self._cur_button_states]
-            positions = self._data.qpos[self._button_qpos] * 120.0
-            buttons = np.column_stack((states, positions, self._data.qvel[self._button_qvel]))
-            return np.concatenate((arm, buttons.ravel()))
+    def pre_step(self) -> None:
+        self._only_buttons = True
+        super().pre_step()
+        self._only_buttons = False
 
-    return QuickPuzzle if "puzzle" in entry_point else Quick
+    def compute_ob_info(self) -> dict[str, Any]:
+        if self._only_buttons:  # All that is read of the state before a step.
+            before = self._data.qpos[self._button_qpos]
+            return {f"privileged/button_{i}_pos": before[i : i + 1] for i in range(len(before))}
+        info = super().compute_ob_info()
+        if self._in_step:
+            self._described = info
+        return info
+
+    def get_step_info(self) -> dict[str, Any]:
+        # A step asks for it right after its observation (a picture needs none).
+        return super().get_step_info() if self._described is None else self._described
+
+    def set_control(self, action: Any) -> None:
+        change = self.unnormalize_action(action)
+        effector_yaw = _yaw(_rotation(self._pinch_matrix))
+        turned = _product(_product(_about_z(change[3]), _about_z(effector_yaw)), self._down_inverse)
+        turn = _product(_about_z(_yaw(turned)), self._down)
+        position = np.maximum(self._pinch_position + change[:3], self._workspace_bounds[0])
+        position = np.minimum(position, self._workspace_bounds[1])
+        w, x, y, z = turn
+        offset = _product(_product(turn, self._attach_offset), (w, -x, -y, -z))
+        self._data.ctrl[self._arm_actuator_ids] = self._ik.solve(
+            pos=np.array(offset[1:]) + position,
+            quat=np.array(_product(turn, self._attach_turn)),
+            curr_qpos=self._data.qpos[self._arm_joint_ids],
+        )
+        opening = min(max(self._data.qpos[self._gripper_opening_joint_id] / 0.8, 0.0), 1.0) + change[4]
+        self._data.ctrl[self._gripper_actuator_ids] = 255.0 * min(max(opening, 0.0), 1.0)
+
+
+class _QuickPuzzle(_Quick):
+    """Likewise, for a puzzle."""
+
+    def compute_observation(self) -> np.ndarray:
+        arm = super(self._base, self).compute_observation()  # Without ogbench's own of the buttons.
+        if self._ob_type == "pixels":
+            return arm
+        states = np.eye(self._num_button_states)[self._cur_button_states]
+        positions = self._data.qpos[self._button_qpos] * 120.0
+        buttons = np.column_stack((states, positions, self._data.qvel[self._button_qvel]))
+        return np.concatenate((arm, buttons.ravel()))
 
 
 class _InverseKinematics:
