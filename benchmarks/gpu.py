@@ -7,10 +7,12 @@ Prints the table of docs/benchmarks.md, "On a GPU", in Markdown. Run it from the
 ``PYTHONPATH=src`` where guidedflow is not installed: it needs no more than JAX, NumPy, Optax, Equinox, jaxtyping and
 filelock, and Tyro for the options. Without Tyro: ``python -c "from benchmarks import gpu; gpu.show(gpu.Arguments())"``.
 
-The first agent comes first, in each precision; then the others, a precision at a time. What would probably end after
-``--minutes`` is not begun, and its row says so. An agent's seeds in one precision share a process of their own, fewest
-seeds first: so ``device_peak_bytes``, the most that JAX has held on the device since that process began, is each row's
-own. It is known on accelerators only. What fails has the reason in its row.
+An agent's programs in one precision are compiled by a process of their own, many processes at once (``--jobs``), since
+compiling takes most of the time; only then is anything measured, a program at a time and nothing beside it. What fails
+has the reason in its row. Only the first agent is measured beside acting.
+
+The memory is what a program's arguments, results and intermediate values take, as XLA plans it; the data (20,000 steps)
+is among them.
 
 Evaluation needs MuJoCo, so what stands for it beside training is a thread that asks a policy for the actions of four
 environments and asks again at once: more than an evaluation does, which steps its environments in between.
@@ -23,24 +25,28 @@ program with members side by side, as an accelerator runs them: a stand-in, sinc
 import dataclasses
 import functools
 import itertools
+import multiprocessing
+import os
 import re
+import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.common import OUT_OF_MEMORY, OutOfMemory, apart, elapsed, parse, report, run, say, spread
+from benchmarks.common import OUT_OF_MEMORY, elapsed, parse, report, run, say, spread
 from benchmarks.update import Setup, fresh_agents, random_data
 from guidedflow.agents import AGENTS, find_agent
 from guidedflow.agents.agent import Agent, acting
-from guidedflow.errors import GuidedflowError
 from guidedflow.nn.products import Precision, acting_precision, computed_in
-from guidedflow.settings import Count, Positive, Sizes
+from guidedflow.processes import available_cores
+from guidedflow.settings import Count, Sizes
 from guidedflow.training.members import select
 from guidedflow.training.settings import TrainSettings
 from guidedflow.training.sources import Decay, run_steps
@@ -50,7 +56,7 @@ RATES = (
     "seed_updates_per_second",
     "seed_updates_per_second_beside_acting",
     "acting_calls_per_second",
-    "device_peak_bytes",
+    "memory_bytes",
     "compile_seconds",
 )
 COUNTS = ("operations_per_update", "accessed_bytes")
@@ -62,7 +68,7 @@ class Arguments:
     """Measure training on an accelerator."""
 
     agents: tuple[str, ...] = tuple(AGENTS)
-    """Names of the agents; the most important first, which alone is measured beside acting."""
+    """Names of the agents; only the first is measured beside acting."""
     seeds: tuple[Count, ...] = (1, 8, 32)
     """Numbers of seeds that train at once."""
     precisions: tuple[Precision, ...] = ("float32", "tensorfloat32", "mixed")
@@ -75,8 +81,8 @@ class Arguments:
     """Updates a call."""
     repeats: Count = 5
     """Calls measured."""
-    minutes: Positive = 8.0
-    """What would probably end later than this is left out."""
+    jobs: Count | None = None
+    """Processes that compile at once; None: one a core."""
     count: bool = False
     """Count the operations of one update's compiled program instead."""
     json: bool = False
@@ -85,31 +91,21 @@ class Arguments:
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """The rows of one agent in one precision."""
+    """The rows of one agent in one precision, which share a process."""
 
     agent: str
     precision: Precision
-    seeds: tuple[int, ...]
-    """Numbers of them, ascending: a row each."""
-    setup: dict[str, Any]
-    """The other fields of ``Setup``."""
+    setups: tuple[Setup, ...]
+    """One a row: they differ in the number of seeds."""
     count: bool
     """Whether operations are counted instead of rates measured."""
     beside: bool
     """Whether the rate beside acting is measured too."""
-    left: float
-    """Seconds in which rows may be begun."""
-    longest: float
-    """Seconds that the slowest row before took."""
 
-    def row(self, seeds: int, found: dict[str, Any], note: str = "") -> dict[str, Any]:
+    def row(self, setup: Setup, found: dict[str, Any], note: str = "") -> dict[str, Any]:
         """What was found, or a note why nothing was."""
         fields = {name: found.get(name) for name in (COUNTS if self.count else RATES)}
-        return {"agent": self.agent, "precision": self.precision, "seeds": seeds, **fields, "note": note}
-
-    def rows(self, note: str) -> list[dict[str, Any]]:
-        """Of none of which anything was found."""
-        return [self.row(seeds, {}, note) for seeds in self.seeds]
+        return {"agent": self.agent, "precision": self.precision, "seeds": setup.seeds, **fields, "note": note}
 
 
 def main() -> None:
@@ -120,105 +116,123 @@ def show(arguments: Arguments) -> None:
     """Measure, and print."""
     for agent in arguments.agents:
         find_agent(agent)
-    began, longest = time.monotonic(), 0.0
-    rows, devices = [], set[str]()
-    for agent, precision in in_order(arguments):
-        say(f"{agent} {precision}")
-        left = began + 60 * arguments.minutes - time.monotonic()
-        found = measure_apart(group(arguments, agent, precision, left, longest))
-        rows += found["rows"]
-        devices |= {found["device"]} - {None}
-        longest = max(longest, found["longest"])
+    found, devices = [], set[str]()
+    wanted, jobs = groups(arguments), arguments.jobs or available_cores()
+    for first in range(0, len(wanted), jobs):
+        for device, rows in measured(wanted[first : first + jobs]):
+            found += rows
+            devices |= {device} - {""}
     settings = {name: getattr(arguments, name) for name in ("hidden", "batch_size", "chunk", "repeats", "json")}
-    report({"device": " ".join(devices), **settings}, rows, markdown=True)
+    report({"device": " ".join(devices), **settings}, found, markdown=True)
 
 
-def in_order(arguments: Arguments) -> list[tuple[str, Precision]]:
-    """The agents and precisions, the most important first."""
-    first, *others = arguments.agents
+def groups(arguments: Arguments) -> list[Group]:
+    common = {name: getattr(arguments, name) for name in ("hidden", "batch_size", "chunk", "repeats")}
+    setups = tuple(Setup(**common, seeds=seeds) for seeds in sorted(arguments.seeds))
     return [
-        *((first, precision) for precision in arguments.precisions),
-        *((agent, precision) for precision in arguments.precisions for agent in others),
+        Group(agent, precision, setups, arguments.count, beside=agent == arguments.agents[0] and not arguments.count)
+        for agent, precision in itertools.product(arguments.agents, arguments.precisions)
     ]
 
 
-def group(arguments: Arguments, agent: str, precision: Precision, left: float, longest: float) -> Group:
-    setup = {name: getattr(arguments, name) for name in ("hidden", "batch_size", "chunk", "repeats")}
-    is_first = agent == arguments.agents[0]
-    seeds = tuple(sorted(arguments.seeds))
-    return Group(agent, precision, seeds, setup, arguments.count, is_first and not arguments.count, left, longest)
+def measured(groups: Sequence[Group]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """The device's name, empty if none was reached, and the rows of each group: compiled together, measured in turn."""
+    context = multiprocessing.get_context("spawn")
+    started = []
+    for group in groups:
+        here, there = context.Pipe()
+        process = context.Process(target=work, args=(group, there), daemon=True)
+        process.start()
+        there.close()
+        started.append((group, process, here))
+    is_ready = [answer(here) is not None for _, _, here in started]
+    for (group, process, here), ready in zip(started, is_ready, strict=True):
+        say(f"{group.agent} {group.precision}")
+        if ready:
+            here.send("measure")
+        result = answer(here) if ready else None
+        process.join()
+        if result is None:
+            killed = process.exitcode == -signal.SIGKILL  # As the system does when memory runs out.
+            note = "out of memory" if killed else f"its process ended with exit code {process.exitcode}"
+            result = "", [group.row(setup, {}, note) for setup in group.setups]
+        yield result
 
 
-def measure_apart(group: Group) -> dict[str, Any]:
-    """What ``measure_group`` returns in a process of its own, or the rows with the reason why it did not."""
-    if group.left <= group.longest:  # Not worth the start of a process.
-        note = late(group.left, group.longest)
-    else:
-        try:
-            return apart(measure_group, dataclasses.asdict(group))
-        except (OutOfMemory, RuntimeError) as problem:
-            note = reason(problem)
-    return {"rows": group.rows(note), "device": None, "longest": group.longest}
+def answer(process: Connection) -> Any:
+    """What a process says next; None if it ended."""
+    try:
+        return process.recv()
+    except EOFError:
+        return None
 
 
-def measure_group(fields: dict[str, Any]) -> dict[str, Any]:
-    """A group's rows, this process's device, and the seconds that the slowest of these rows took.
+class Compiled(NamedTuple):
+    """A program, and what it took."""
 
-    Args:
-        fields: of ``Group``, as JSON has them.
-    """
-    group = Group(**fields)
-    ends, longest, rows = time.monotonic() + group.left, group.longest, []
-    for seeds in group.seeds:
-        began = time.monotonic()
-        if ends - began < longest:
-            rows.append(group.row(seeds, {}, late(ends - began, longest)))
-            continue
-        setup = Setup(**{**group.setup, "hidden": tuple(group.setup["hidden"]), "seeds": seeds})
-        try:
-            rows.append(group.row(seeds, counts(group, setup) if group.count else rates(group, setup)))
-        except GuidedflowError:  # The user's mistake, not the device's.
-            raise
-        except (jax.errors.JaxRuntimeError, MemoryError, NotImplementedError, ValueError) as problem:
-            rows.append(group.row(seeds, {}, reason(problem)))
-        longest = max(longest, time.monotonic() - began)
-    return {"rows": rows, "device": jax.devices()[0].device_kind, "longest": longest}
+    program: Any
+    seconds: float
 
 
-def late(left: float, longest: float) -> str:
-    return f"left out: {max(left, 0):.0f} s left, and the slowest row before took {longest:.0f}"
+def work(group: Group, parent: Connection) -> None:
+    """Compile a group's programs, and measure them when told to."""
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # Others need memory on the device, too.
+    programs = {setup: attempt(compiled, group, setup) for setup in group.setups}
+    parent.send("compiled")
+    parent.recv()
+    rows = []
+    for setup, (program, note) in programs.items():
+        found, problem = (None, note) if note else attempt(counts if group.count else rates, group, setup, program)
+        rows.append(group.row(setup, found or {}, problem))
+    parent.send((jax.devices()[0].device_kind, rows))
+
+
+def attempt(function: Callable[..., Any], *arguments: Any) -> tuple[Any, str]:
+    """A function's result, or None and what its device cannot do."""
+    try:
+        return function(*arguments), ""
+    except (jax.errors.JaxRuntimeError, MemoryError, NotImplementedError, ValueError) as problem:
+        return None, reason(problem)
 
 
 def reason(problem: BaseException) -> str:
     """The first line of an error's message."""
     words = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
-    no_memory = isinstance(problem, OutOfMemory | MemoryError) or any(word in words for word in OUT_OF_MEMORY)
+    no_memory = isinstance(problem, MemoryError) or any(word in words for word in OUT_OF_MEMORY)
     return f"out of memory: {words}" if no_memory else words
 
 
-def rates(group: Group, setup: Setup) -> dict[str, Any]:
+def compiled(group: Group, setup: Setup) -> Compiled:
+    """A chunk of updates, or the one update whose operations are counted."""
+    with computed_in(group.precision):
+        began = time.perf_counter()
+        if group.count:
+            return Compiled(update_of_seeds(group.agent, setup).compile(), time.perf_counter() - began)
+        dataset = random_data(setup)
+        agents, keys = fresh_agents(group.agent, setup, dataset)
+        steps = jnp.int32(0), jnp.int32(setup.chunk), Decay.of(TrainSettings())
+        began = time.perf_counter()
+        program = run_steps.lower(agents, dataset, keys, *steps, batch_size=setup.batch_size).compile()
+        return Compiled(program, time.perf_counter() - began)
+
+
+def rates(group: Group, setup: Setup, compiled: Compiled) -> dict[str, Any]:
     """Rates of one number of seeds, the device's memory, and the seconds of tracing and compiling."""
     dataset = random_data(setup)
     agents, keys = fresh_agents(group.agent, setup, dataset)
     policy = select(agents, 0)  # Before training takes over the memory of the others.
-    first, chunk = jnp.int32(0), jnp.int32(setup.chunk)
-    with computed_in(group.precision):
-        decay = Decay.of(TrainSettings())
-        began = time.perf_counter()
-        program = run_steps.lower(agents, dataset, keys, first, chunk, decay, batch_size=setup.batch_size).compile()
-        compile_seconds = time.perf_counter() - began
-    starts = itertools.count(0, setup.chunk)
+    chunk, decay, starts = jnp.int32(setup.chunk), Decay.of(TrainSettings()), itertools.count(0, setup.chunk)
 
     def train() -> None:
         nonlocal agents
-        agents, _ = jax.block_until_ready(program(agents, dataset, keys, jnp.int32(next(starts)), chunk, decay))
+        done = compiled.program(agents, dataset, keys, jnp.int32(next(starts)), chunk, decay)
+        agents, _ = jax.block_until_ready(done)
 
     def chunks() -> list[float]:
         return [elapsed(train) for _ in range(setup.repeats)]
 
     train()
     alone = chunks()
-    memory = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
     beside, calls = measured_beside(policy, group.precision, setup, chunks) if group.beside else ([], None)
     work = setup.seeds * setup.chunk
     return {
@@ -226,9 +240,18 @@ def rates(group: Group, setup: Setup) -> dict[str, Any]:
         "seed_updates_per_second": spread(work / seconds for seconds in alone),
         "seed_updates_per_second_beside_acting": spread(work / seconds for seconds in beside) if beside else None,
         "acting_calls_per_second": calls,
-        "device_peak_bytes": memory,
-        "compile_seconds": compile_seconds,
+        "memory_bytes": planned_bytes(compiled.program),
+        "compile_seconds": compiled.seconds,
     }
+
+
+def planned_bytes(program: Any) -> int | None:
+    """What XLA plans for a program's run, if it says so; a result in the memory of an argument counts once."""
+    plan = program.memory_analysis()
+    if plan is None:
+        return None
+    own_results = plan.output_size_in_bytes - plan.alias_size_in_bytes
+    return plan.argument_size_in_bytes + own_results + plan.temp_size_in_bytes
 
 
 def measured_beside(
@@ -261,13 +284,11 @@ def measured_beside(
         return found, rate.result()
 
 
-def counts(group: Group, setup: Setup) -> dict[str, Any]:
+def counts(group: Group, setup: Setup, compiled: Compiled) -> dict[str, Any]:
     """Of one update of all seeds, side by side: operations, and bytes that they read and write."""
-    with computed_in(group.precision):
-        program = update_of_seeds(group.agent, setup).compile()
     return {
-        "operations_per_update": operations(program.as_text()),
-        "accessed_bytes": (program.cost_analysis() or {}).get("bytes accessed"),
+        "operations_per_update": operations(compiled.program.as_text()),
+        "accessed_bytes": (compiled.program.cost_analysis() or {}).get("bytes accessed"),
     }
 
 

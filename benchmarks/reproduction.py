@@ -44,7 +44,8 @@ with the row's tasks for TASKS (in braces, as bash expands them), and seeds 0 to
 policies come from the same runs. Data made by `guidedflow data generate` is not comparable.
 
 - **Updates**: tasks x seeds x steps, for each agent.
-- **H200**: not measured. No GPU has run this code yet.
+- **H200**: updates divided by {gpu_rate:,.0f} a second, GFP's with eight seeds at once on one NVIDIA H200
+  ([benchmarks.md](benchmarks.md#on-a-gpu)); the other agents were not measured there.
 - **2 CPU cores**: updates divided by the rates in [benchmarks.md](benchmarks.md) ({rates}
   updates a second); seeds train one after the other there. Evaluations are not counted. The rates were taken with 28
   observed and 5 action dimensions and networks of 512 x 4, while IQL's published network is half as wide, and GFP's
@@ -52,7 +53,7 @@ policies come from the same runs. Data made by `guidedflow data generate` is not
 - -: the published table has no such figure. (d): nobody published settings of the agent for some of the data, so its
   defaults are used, and the row does not repeat what was published. (s): add `--steps 500000`; the defaults have more.
 
-| category | tasks | updates | H200 | {heads} |
+| category | tasks | updates | gfp, H200 | {heads} |
 |---|---|---|---|{rules}|
 """
 
@@ -88,6 +89,16 @@ def rates() -> dict[str, float]:
     return found
 
 
+def gpu_rate() -> float:
+    """Seeds' updates of GFP a second on a GPU, eight seeds at once."""
+    row = re.search(
+        r"^\| tensorfloat32 \| 8 \|(?:[^|]*\|){2} ([\d,]+) \|", BENCHMARKS.partition("## On a GPU")[2], re.M
+    )
+    if row is None:
+        raise SystemExit("docs/benchmarks.md: expected a row with the rate of 8 seeds on a GPU, found none")
+    return float(row[1].replace(",", ""))
+
+
 def braces(chosen: list[Task]) -> str:
     """The tasks as bash's brace expansion writes them."""
     ids = [task.id for task in chosen]
@@ -98,7 +109,7 @@ def braces(chosen: list[Task]) -> str:
 
 
 def hours(agent: str, chosen: list[Task], updates: int, rate: float) -> str:
-    """The cell of an agent: hours on two cores, and what to mind."""
+    """The cell of an agent: hours at a rate, and what to mind."""
     if (agent, chosen[0].category) not in published().table:
         return "-"
     if any(task.is_visual for task in chosen):
@@ -123,11 +134,11 @@ def rows() -> list[str]:
     for task in tasks():
         if task.suite.protocol(task) is not None:
             categories.setdefault(task.category, []).append(task)
-    per_second, found = rates(), []
+    per_second, on_gpu, found = rates(), gpu_rate(), []
     for category, chosen in categories.items():
         wanted = protocol(chosen[0])
         updates = len(chosen) * wanted.seeds * wanted.steps
-        cells = [category, braces(chosen), f"{updates / 1e6:,.0f} M", "not measured"]
+        cells = [category, braces(chosen), f"{updates / 1e6:,.0f} M", hours("gfp", chosen, updates, on_gpu)]
         cells += [hours(agent, chosen, updates, rate) for agent, rate in per_second.items()]
         found.append(f"| {' | '.join(cells)} |\n")
     return found
@@ -150,7 +161,11 @@ def quick_rows() -> str:
 def main() -> None:
     shown = ", ".join(f"{agent} {rate:g}" for agent, rate in rates().items())
     heads = " | ".join(f"{agent}, 2 cores" for agent in RATE_ROWS)
-    print(HEAD.format(rates=shown, heads=heads, rules="|".join(["---"] * len(RATE_ROWS))) + "".join(rows()), end="")
+    print(
+        HEAD.format(rates=shown, gpu_rate=gpu_rate(), heads=heads, rules="|".join(["---"] * len(RATE_ROWS)))
+        + "".join(rows()),
+        end="",
+    )
     means = {
         f"{task}{suffix}": published().figure(method, "d4rl/adroit", [name], 12).mean  # type: ignore[union-attr]
         for task, name in (("door", "door-human-v1"), ("pen", "pen-expert-v1"))

@@ -1,10 +1,10 @@
 """Each benchmark runs with its smallest options, and prints what it promises."""
 
-import dataclasses
 import importlib
 import json
 import subprocess
 import sys
+from multiprocessing import Pipe
 from pathlib import Path
 
 import jax
@@ -17,14 +17,15 @@ sys.path.append(str(ROOT))
 from benchmarks import endtoend, gpu, signals
 from benchmarks.common import OutOfMemory, apart, run
 from benchmarks.floor import gflop, matrix_products
+from benchmarks.update import Setup
 from guidedflow.errors import SettingsError
 from guidedflow.suites.ogbench.recipes import recipe
 
 TINY = ["--hidden", "8"]
 SHORT = [*TINY, "--batch-size", "4", "--rows", "2000", "--chunk", "2", "--repeats", "2"]
-SHORT_ON_GPU = [*TINY, "--batch-size", "4", "--chunk", "2", "--repeats", "2", "--minutes", "4"]
-SMALL = {"hidden": (8,), "batch_size": 4, "chunk": 2, "repeats": 2}
-TINY_GROUP = gpu.Group("bc", "float32", (1, 2), SMALL, count=False, beside=True, left=200.0, longest=0.0)
+SHORT_ON_GPU = [*TINY, "--batch-size", "4", "--chunk", "2", "--repeats", "2"]
+SETUPS = tuple(Setup(hidden=(8,), batch_size=4, chunk=2, repeats=2, seeds=seeds) for seeds in (1, 2))
+TINY_GROUP = gpu.Group("bc", "float32", SETUPS, count=False, beside=True)
 
 
 @pytest.fixture
@@ -183,14 +184,27 @@ def test_gpu_counts_operations(rows):
     assert many["accessed_bytes"] > few["accessed_bytes"]
 
 
-def test_gpu_leaves_out_what_there_is_no_time_for_and_begins_with_the_first_agent(rows):
-    found = rows("gpu", "--agents", "gfp", "fql", "bc", "--seeds", "1", "--precisions", "float32", "mixed",
-                 "--minutes", "1e-9")  # fmt: skip
-    assert [(row["agent"], row["precision"]) for row in found] == [
-        ("gfp", "float32"), ("gfp", "mixed"),
-        ("fql", "float32"), ("bc", "float32"), ("fql", "mixed"), ("bc", "mixed"),
-    ]  # fmt: skip
-    assert {row["note"] for row in found} == {"left out: 0 s left, and the slowest row before took 0"}
+def test_gpu_tells_of_a_process_that_ended(monkeypatch):
+    monkeypatch.setattr(gpu, "work", end)
+    [(device, rows)] = gpu.measured([TINY_GROUP])
+    assert device == ""
+    assert [(row["seeds"], row["note"]) for row in rows] == [
+        (seeds, "its process ended with exit code 3") for seeds in (1, 2)
+    ]
+
+
+def end(group, parent):
+    """In place of a group's work: what a crash looks like from outside."""
+    sys.exit(3)
+
+
+def rows_of(group):
+    """The rows of a group that is measured in this process."""
+    here, there = Pipe()
+    here.send("measure")
+    gpu.work(group, there)
+    assert here.recv() == "compiled"
+    return here.recv()[1]
 
 
 @pytest.mark.parametrize(
@@ -202,13 +216,14 @@ def test_gpu_leaves_out_what_there_is_no_time_for_and_begins_with_the_first_agen
     ],
 )
 def test_gpu_tells_in_a_row_what_its_device_cannot_do_and_goes_on(problem, note, monkeypatch):
-    def rates(group, setup):
+    def rates(group, setup, compiled):
         if setup.seeds == 1:
             raise problem
-        return {"compile_seconds": 1.0}
+        return {"compile_seconds": compiled}
 
+    monkeypatch.setattr(gpu, "compiled", lambda group, setup: 1.0)
     monkeypatch.setattr(gpu, "rates", rates)
-    refused, made = gpu.measure_group(dataclasses.asdict(TINY_GROUP))["rows"]
+    refused, made = rows_of(TINY_GROUP)
     assert (refused["note"], refused["compile_seconds"]) == (note, None)
     assert (made["note"], made["compile_seconds"]) == ("", 1.0)
 
@@ -216,14 +231,19 @@ def test_gpu_tells_in_a_row_what_its_device_cannot_do_and_goes_on(problem, note,
 @pytest.mark.slow
 def test_gpu_needs_jax_and_what_agents_are_made_of_only():
     code = (
-        "import sys, dataclasses\n"
+        "import sys\n"
         "class Absent:\n"
         "    def find_spec(self, name, *_):\n"
         "        if name.partition('.')[0] in sys.argv[1:]: raise ModuleNotFoundError(name)\n"
         "sys.meta_path.insert(0, Absent())\n"
+        "from multiprocessing import Pipe\n"
         "from benchmarks import common, gpu\n"
-        f"found = gpu.measure_group(dataclasses.asdict(gpu.{TINY_GROUP!r}))\n"
-        "common.report({'json': False}, found['rows'], markdown=True)\n"
+        "from benchmarks.update import Setup\n"
+        "here, there = Pipe()\n"
+        "here.send('measure')\n"
+        f"gpu.work(gpu.{TINY_GROUP!r}, there)\n"
+        "here.recv()\n"
+        "common.report({'json': False}, here.recv()[1], markdown=True)\n"
     )
     absent = ["mujoco", "gymnasium", "gymnasium_robotics", "ogbench", "dm_control", "h5py", "minari", "orbax", "PIL",
               "matplotlib", "plotly", "rich", "tyro", "tensorboardX"]  # fmt: skip

@@ -103,7 +103,9 @@ def integrate(velocity: Velocity, noise: Float[Array, "*batch act"], steps: int)
         t = jnp.full((*x.shape[:-1], 1), k / steps, x.dtype)
         return x + velocity(t, x) / steps
 
-    return jnp.clip(jax.lax.fori_loop(0, steps, step, noise), -1.0, 1.0)
+    # An accelerator spends a tenth of an update on starting the turns of this loop (docs/benchmarks.md, "On a GPU").
+    unroll = 1 if jax.default_backend() == "cpu" else steps
+    return jnp.clip(jax.lax.fori_loop(0, steps, step, noise, unroll=unroll), -1.0, 1.0)
 
 
 def matching_error(
