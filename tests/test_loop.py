@@ -117,6 +117,19 @@ def test_a_learning_rate_decays_over_the_last_steps(own_dataset):
             np.testing.assert_allclose(x, y, rtol=1e-6, atol=1e-7)
 
 
+def test_in_memory_it_decays_over_the_steps_of_the_call(own_dataset):
+    agent, _ = fit(gf.make_agent("bc", own_dataset.spec, hidden=(12,)), own_dataset, steps=3, batch_size=8)
+
+    def after(steps: int, decay: float):
+        fitted, _ = fit(agent, own_dataset, steps=steps, batch_size=8, learning_rate_decay=decay)
+        return jax.tree.leaves(fitted.flow)
+
+    full, falling, half = after(1, 0.0), after(1, 1.0), after(2, 1.0)
+    for x, y in zip(full, falling, strict=True):
+        np.testing.assert_array_equal(x, y)
+    assert not all(np.array_equal(x, y) for x, y in zip(half, after(2, 0.0), strict=True))
+
+
 @pytest.mark.slow
 def test_a_loss_goes_down(own_dataset):
     agent = gf.make_agent("gfp", own_dataset.spec, hidden=(32, 32), flow_steps=2)

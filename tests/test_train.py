@@ -247,6 +247,7 @@ def test_an_algorithms_own_exception_is_shown_as_it_is(own_dataset, tmp_path):
 def test_a_learning_rate_that_is_not_there_cannot_decay():
     with pytest.raises(gf.SettingsError, match=r"learning_rate_decay: expected 0 for Rateless, .* found 0.5"):
         resolve(Rateless, "quick", None, {"learning_rate_decay": 0.5})
+    assert resolve(Rateless, "quick", None, {}).train.learning_rate_decay == 0.0
 
 
 def test_no_setting_of_an_algorithm_shadows_one_of_the_training():

@@ -1,5 +1,6 @@
 """Agents in memory: made, and trained on a data set without a run's folder."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from guidedflow.nn.products import Precision, computed_in
 from guidedflow.settings import build
 from guidedflow.training.members import init_agents, member_keys, select
 from guidedflow.training.metrics import check_finite
-from guidedflow.training.settings import Member, TrainSettings
+from guidedflow.training.settings import Member, TrainSettings, check_decay
 from guidedflow.training.sources import MOST_STEPS, DeviceSource
 from guidedflow.training.stream import DiskSource, stays_on_disk
 from guidedflow.types import Spec
@@ -46,6 +47,7 @@ def fit(
     seed: int = 0,
     first_step: int | None = None,
     precision: Precision = "default",
+    learning_rate_decay: float = 0.0,
 ) -> tuple[Agent, dict[str, np.ndarray]]:
     """Train one agent in memory: no folder, no evaluation.
 
@@ -58,6 +60,7 @@ def fit(
         first_step: the first update's number; None: as many as the agent's optimiser has counted, so that another
             call goes on where the last one ended instead of repeating its batches.
         precision: of the updates' products, ``mixed`` for bfloat16 operands; as in ``TrainSettings``.
+        learning_rate_decay: share of the steps, the last ones, over which the learning rate falls linearly to 0.
 
     Returns:
         The trained agent, and each metric's value at every step, shape (steps,).
@@ -69,9 +72,12 @@ def fit(
         Exception: what the agent's ``update`` raised; a note says for which data, in case the agent was made for other.
     """
     wanted = {"steps": steps, "batch_size": batch_size, "seeds": (seed,), "precision": precision}
-    settings = build(TrainSettings, wanted)
+    settings = build(TrainSettings, {**wanted, "learning_rate_decay": learning_rate_decay})
+    check_decay(type(agent), learning_rate_decay)
     check_needs(type(agent), dataset)
     first = _updates_of(agent) if first_step is None else first_step
+    # The schedule counts from step 0.
+    settings = replace(settings, steps=first + steps, learning_rate_decay=learning_rate_decay * steps / (first + steps))
     member = Member((), seed, agent.config)
     agents = jax.tree.map(lambda leaf: jnp.array(leaf)[None], agent)
     keys = member_keys([member], "train")

@@ -170,7 +170,8 @@ def resolve(agent: type[Agent], preset: Preset, task: Task | None, explicit: Map
     if row is not None:
         layers.append(("authors' tuning", {**agent.config_class.tuned_with, **row}))  # type: ignore[attr-defined]
     if preset == "quick":
-        layers.append(("preset quick", QUICK))
+        without_rate = {} if "learning_rate" in owners else {"learning_rate_decay": 0.0}
+        layers.append(("preset quick", {**QUICK, **without_rate}))
     layers.append(("given", explicit))
 
     values: dict[str, Any] = {}
@@ -182,11 +183,7 @@ def resolve(agent: type[Agent], preset: Preset, task: Task | None, explicit: Map
     settings = build(TrainSettings, {n: v for n, v in values.items() if owners[n] is TrainSettings})
     config: Any = build(agent.config_class, {n: v for n, v in values.items() if owners[n] is agent.config_class})
     check_settings(settings)
-    if settings.learning_rate_decay and "learning_rate" not in owners:
-        raise SettingsError(
-            f"learning_rate_decay: expected 0 for {agent.__name__}, whose settings have no learning_rate, found "
-            f"{settings.learning_rate_decay}"
-        )
+    check_decay(agent, settings.learning_rate_decay)
     return Resolved(settings, config, sources, tuned=row is not None)
 
 
@@ -227,6 +224,18 @@ def check_settings(settings: TrainSettings) -> None:
             )
     if len(set(settings.seeds)) < len(settings.seeds):
         raise SettingsError(f"seeds: expected each one once, found {' '.join(map(str, settings.seeds))}")
+
+
+def check_decay(agent: type[Agent], share: float) -> None:
+    """Only an algorithm with a learning rate among its settings can have it decay.
+
+    Raises:
+        SettingsError: it has none.
+    """
+    if share and "learning_rate" not in {field.name for field in dataclasses.fields(agent.config_class)}:
+        raise SettingsError(
+            f"learning_rate_decay: expected 0 for {agent.__name__}, whose settings have no learning_rate, found {share}"
+        )
 
 
 def to_json(settings: Any) -> dict[str, Any]:
