@@ -1,4 +1,5 @@
 # make train: data, training, evaluation and the result, from a bare machine.   make test: all tests, likewise.
+# make learn: whether GFP and FQL still learn, in a quarter of an hour.
 # make check: what to run before a commit, lint, types, and the tests that are not slow.
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +11,7 @@ TASK := cube-single-noisy-singletask-task1-v0
 
 PYTEST = $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
-.PHONY: train check test lint env clean
+.PHONY: train check test learn lint env clean
 
 train: env
 	$(BIN)/guidedflow data generate cube-single-noisy --episodes 100 --seed 0
@@ -21,6 +22,9 @@ check: env lint
 
 test: env lint
 	$(PYTEST)
+
+learn: env
+	$(BIN)/python -m benchmarks.learn
 
 lint: env
 	$(BIN)/ruff check .

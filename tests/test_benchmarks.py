@@ -9,12 +9,13 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))
 
-from benchmarks import endtoend, gpu, signals
+from benchmarks import endtoend, gpu, learn, signals
 from benchmarks.common import OutOfMemory, apart, run
 from benchmarks.floor import gflop, matrix_products
 from benchmarks.update import Setup
@@ -193,6 +194,9 @@ def test_gpu_tells_of_a_process_that_ended(monkeypatch):
     ]
 
 
+POLICIES = {"gfp": ("actor", "vabc"), "fql": ("actor", "flow")}
+
+
 def end(group, parent):
     """In place of a group's work: what a crash looks like from outside."""
     sys.exit(3)
@@ -315,3 +319,36 @@ def test_a_wrong_option_is_told_in_one_line(words, told, monkeypatch, capsys):
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("benchmarks: error: ")
     assert told in line
+
+
+def test_a_floor_is_where_one_mean_in_forty_falls_below():
+    measured = (94, 88, 86, 90, 94, 90, 94, 88, 88, 90)
+    rng = np.random.default_rng(0)
+    centre, width = np.mean(measured), np.std(measured, ddof=1)
+    # Draws of what was measured and of what is measured next, both from one normal distribution.
+    before, after = rng.normal(centre, width, (20_000, 10)), rng.normal(centre, width, (20_000, 2)).mean(1)
+    below = np.mean([mean < learn.floor(tuple(row), 2) for row, mean in zip(before, after, strict=True)])
+    assert below == pytest.approx(0.025, abs=0.005)
+    assert learn.floor((100, 98, 100, 100, 100), 2) == pytest.approx(97.5, abs=0.2)
+    assert learn.floor((100, 100), 2) == 98
+
+
+@pytest.mark.parametrize(("success", "code"), [(0.98, 0), (0.5, 1)])
+def test_what_no_longer_learns_fails(success, code, rows, monkeypatch):
+    class Trained:
+        def __init__(self, task, *, agent, seeds, **_):
+            self.results = [
+                {"policy": policy, "seed": seed, "success": success} for policy in POLICIES[agent] for seed in seeds
+            ]
+
+    monkeypatch.setattr(learn, "generate", lambda *_, **__: ())
+    monkeypatch.setattr(learn.gf, "train", Trained)
+    if code:
+        with pytest.raises(SystemExit) as ended:
+            rows("learn")
+        assert ended.value.code == code
+    else:
+        found = rows("learn")
+        assert [(row["agent"], row["policy"], row["verdict"]) for row in found] == [
+            ("gfp", "actor", "reached"), ("gfp", "vabc", "reached"), ("fql", "actor", "reached")
+        ]  # fmt: skip
