@@ -4,8 +4,9 @@
 
 One state, two-dimensional actions. The data covers six modes evenly: three are almost equally good, three are worse.
 Plain cloning covers all of them. With eta = 1e-1 VaBC leans away from the worst, with 1e-3 it stays with the good ones
-and keeps several, with 1e-5 it turns to the best; the actor follows. FQL's flow is a plain clone, and its actor moves
-to the best mode that it can reach from there. Takes about three minutes on two cores.
+and keeps several, with 1e-5 it turns to the best; the actor follows. FQL's flow is a plain clone, and its actor leaves
+the worst modes, not always for another one: between modes its critic is free to be wrong.
+Takes about three minutes on two cores.
 """
 
 import sys
