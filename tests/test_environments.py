@@ -5,6 +5,7 @@ import functools
 import math
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 import gymnasium
 import numpy as np
@@ -20,10 +21,12 @@ from guidedflow.suites.ogbench import environments
 
 def probe(ask, mine):
     """What goes wrong with each task, for whoever asks, in this process of its own."""
-    ask([problem for task in mine for problem in problems(task)])
+    ask([problem for together in mine for problem in problems(together)])
 
 
-def problems(task: Task) -> list[str]:
+def problems(together: Sequence[Task]) -> list[str]:
+    """Of tasks whose environments are made of the same arguments."""
+    task = together[0]
     env = make_env(task)
     try:
         first, _ = env.reset(seed=0)
@@ -34,17 +37,22 @@ def problems(task: Task) -> list[str]:
         env.close()
     speaks = "success" in info
     success = float(info["success"]) if speaks else math.nan
-    expected = {
-        "observation's shape": first.shape == following.shape == task.observation_shape,
-        "action's shape": env.action_space.shape == (task.action_size,),
+    of_all = {
         "same start from the same seed": np.array_equal(first, again),
         "finite reward": math.isfinite(reward),
-        "picture of uint8": not task.is_visual or first.dtype == np.uint8,
-        "success in the info": speaks or task.scored_by == "return",
-        "score": math.isfinite(task.suite.score(task, success, -10.0)),
         "time limit": env.spec is not None and bool(env.spec.max_episode_steps),
     }
-    return [f"{task.id}: {name}" for name, holds in expected.items() if not holds]
+    found = []
+    for task in together:
+        expected = of_all | {
+            "observation's shape": first.shape == following.shape == task.observation_shape,
+            "action's shape": env.action_space.shape == (task.action_size,),
+            "picture of uint8": not task.is_visual or first.dtype == np.uint8,
+            "success in the info": speaks or task.scored_by == "return",
+            "score": math.isfinite(task.suite.score(task, success, -10.0)),
+        }
+        found += [f"{task.id}: {name}" for name, holds in expected.items() if not holds]
+    return found
 
 
 @pytest.mark.slow
@@ -54,9 +62,14 @@ def test_all_144_tasks_are_made_stepped_and_scored():
     backend = gl_backend()
     if backend is None:
         found = tuple(task for task in found if not task.is_visual)
+    worlds: dict[tuple, list[Task]] = {}
+    for task in found:
+        worlds.setdefault(
+            (task.category if task.suite.name != "ogbench" else "", task.environment, task.frame_stack), []
+        ).append(task)
     began = time.monotonic()
     cores = available_cores()
-    helpers = [HelperProcess(probe, found[i::cores], gl_backend=backend) for i in range(cores)]
+    helpers = [HelperProcess(probe, [*worlds.values()][i::cores], gl_backend=backend) for i in range(cores)]
     try:
         assert [problem for helper in helpers for problem in helper.receive()] == []
     finally:
