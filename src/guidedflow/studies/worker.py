@@ -1,0 +1,123 @@
+"""The process of a job: ``python -m guidedflow.studies.worker STAGE PIPE JOB``, which ``launch.run_job`` starts.
+
+It holds the job's lock from beginning to end, and stops, saving the run, when whoever started it is gone.
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from guidedflow.errors import GuidedflowError, Interrupted
+from guidedflow.files import as_json, write_text
+from guidedflow.locks import held
+from guidedflow.notices import plain
+from guidedflow.runs.config import FILE
+from guidedflow.runs.folder import RunFolder
+from guidedflow.studies.jobs import read_attempts
+from guidedflow.studies.plan import Job
+from guidedflow.suites import find_task, generate
+
+
+def main() -> None:
+    """Make a job's data or train it, as the command line says, and exit as ``guidedflow`` does."""
+    stage, pipe, text = sys.argv[1:]
+    _stop_without(int(pipe))
+    job = Job.from_json(json.loads(text))
+    sys.exit({"data": make_data, "train": train}[stage](job))
+
+
+def make_data(job: Job) -> int:
+    """Make or fetch the data of a job, unless it is there; only one process of a machine does."""
+    task = find_task(job.task)
+    data_dir = None if job.data_dir is None else Path(job.data_dir)
+    folder = task.suite.folders(data_dir)[0]
+    folder.mkdir(parents=True, exist_ok=True)
+    with held(folder / f".{job.dataset.replace('/', '-')}.study.lock", waits=True):
+        if task.suite.has_data(task, data_dir):
+            return 0
+        if not isinstance(job.recipe, Mapping):
+            return _answered(lambda: task.suite.fetch(task, data_dir))
+        options = {**job.recipe, "workers": job.resources.cpus}
+        return _answered(lambda: generate(job.dataset, data_dir=data_dir, on_progress=_tell, **options))
+
+
+def _tell(done: int, total: int) -> None:
+    if done % max(1, total // 10) == 0:
+        print(f"episodes: {done}/{total}", file=sys.stderr)
+
+
+def train(job: Job) -> int:
+    """Train a job, or go on with it. Waits for a process that still trains it; returns at once if it is done."""
+    with held(job.beside(".lock"), waits=True):
+        if RunFolder(job.run_dir).is_finished():
+            return 0
+        attempts = [{name: one[name] for name in one if name != "seen"} for one in read_attempts(job)]
+        attempt: dict[str, object] = {"host": socket.gethostname(), "pid": os.getpid(), "began": time.time()}
+        _write_attempts(job, [*attempts, attempt])
+        code = _answered(lambda: _train(job))
+        _write_attempts(job, [*attempts, {**attempt, "ended": time.time(), "code": code}])
+        return code
+
+
+def _train(job: Job) -> None:
+    import guidedflow as gf
+
+    workers = job.resources.cpus
+    if (job.run_dir / FILE).is_file():
+        gf.resume(job.run_dir, agent=job.agent, data_dir=job.data_dir, workers=workers)
+        return
+    if job.run_dir.is_dir() and all(path.suffix == ".tmp" for path in job.run_dir.iterdir()):
+        shutil.rmtree(job.run_dir)  # A kill came between the folder and its config.json.
+    gf.train(
+        job.task,
+        agent=job.agent,
+        preset=job.preset,
+        sweep=dict(job.sweep) or None,
+        run_dir=job.run_dir,
+        data_dir=job.data_dir,
+        workers=workers,
+        seeds=job.seeds,
+        **job.settings,
+    )
+
+
+def _answered(call: Callable[[], object]) -> int:
+    """The exit status of a call; what it raises is printed."""
+    try:
+        call()
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        return 128 + stop.signal_number
+    except GuidedflowError as error:
+        print(f"guidedflow: error: {plain(str(error))}", file=sys.stderr)
+        return 2
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def _write_attempts(job: Job, attempts: list[dict[str, object]]) -> None:
+    write_text(job.beside(".json"), as_json({"attempts": attempts}) + "\n")
+
+
+def _stop_without(pipe: int) -> None:
+    """Stop as after SIGTERM when the other end of a pipe is closed, which also a killed process does."""
+
+    def watch() -> None:
+        os.read(pipe, 1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+if __name__ == "__main__":
+    main()
