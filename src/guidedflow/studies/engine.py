@@ -25,4 +25,4 @@ class Engine(Protocol):
         """
 
     def close(self) -> None:
-        """Stop what runs; its runs are saved."""
+        """Give up what this process holds. What runs on this machine, or by Ray, is saved and ends."""

@@ -114,4 +114,12 @@ def make_engine(name: EngineName, plan: Plan, address: str | None) -> Engine:
         from guidedflow.studies.local import LocalEngine
 
         return LocalEngine()
+    if name == "ray":
+        from guidedflow.studies.ray import RayEngine
+
+        return RayEngine(address)
+    if name == "slurm":
+        from guidedflow.studies.slurm import SlurmEngine
+
+        return SlurmEngine(plan)
     raise SettingsError(f"engine: expected local, ray or slurm, found {name!r}")
