@@ -314,3 +314,11 @@ def test_overhead_measures_jobs_by_hand_and_by_an_engine(rows):
     assert_positive(by_hand, "job_seconds")
     assert_positive(local, "job_seconds", "first_seconds")
     assert local["added_seconds"] == local["job_seconds"]["median"] - by_hand["job_seconds"]["median"]
+
+
+@pytest.mark.slow
+def test_many_jobs_are_checked_listed_and_looked_at(rows):
+    found = rows("manyjobs", "--most", "3", "--repeats", "1")
+    assert [(row["command"], row["jobs"]) for row in found] == [("list", 864), ("status", 864), ("page", 864)]
+    for row in found:
+        assert_positive(row, "seconds")

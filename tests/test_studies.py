@@ -157,6 +157,18 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
     assert "study run" in run("study")[1] or "run" in run("study")[1]
 
 
+def test_the_plan_of_the_documentation(tmp_path):
+    page = (Path(__file__).parents[1] / "docs" / "studies.md").read_text()
+    text = next(block for block in re.findall(r"```toml\n(.*?)```", page, re.S) if "[[jobs]]" in block)
+    (tmp_path / "plan.toml").write_text(text)
+    np.savez(tmp_path / "own.npz", **own_arrays())
+    jobs = read_plan(tmp_path / "plan.toml", is_checked=False).jobs
+    assert len(jobs) == 2 * (1 + 5 + 12 + 1) + 1
+    alphas = jobs[-1]
+    assert (alphas.run_dir.name, alphas.resources) == ("gfp-alphas", Resources(2, 0.5, 16))
+    assert alphas.recipe == {"episodes": 300}
+
+
 # -------------------------------------------------------------------------------------------------------- carried out
 
 

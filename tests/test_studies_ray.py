@@ -1,6 +1,8 @@
 """Studies on a Ray cluster of two nodes, both on this machine: whatever is killed, each job is trained once."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,9 +13,11 @@ import pytest
 from conftest import guidedflow
 from studies import Trainers, assert_same_runs, twelve_jobs, wait_for
 
-pytest.importorskip("ray")
+ray = pytest.importorskip("ray")
+import jsonschema  # Both come with Ray.
+import yaml
+
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc"),
     pytest.mark.filterwarnings("ignore"),  # Ray's own.
 ]
@@ -43,6 +47,14 @@ def parent(process: int) -> int:
     return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
 
 
+def test_the_launchers_file_in_the_documentation_is_what_ray_expects():
+    page = (Path(__file__).parents[1] / "docs" / "studies.md").read_text()
+    (text,) = re.findall(r"```yaml\n(.*?)```", page, re.S)
+    schema = json.loads((Path(ray.__file__).parent / "autoscaler" / "ray-schema.json").read_text())
+    jsonschema.validate(yaml.safe_load(text), schema)
+
+
+@pytest.mark.slow
 def test_a_killed_worker_node_driver_and_head_change_nothing(undisturbed, start):
     plan = twelve_jobs(undisturbed.parent, "ray")
     cluster = start()
