@@ -45,10 +45,10 @@ def write_job(job: Job, *, is_done: bool) -> None:
     until = None if is_done else job.settings["steps"] // 2
     write_run(job.run_dir, find_task(job.task), job.agent, seeds=job.seeds, until=until, **job.settings)
     for suffix in (".lock", ".log"):
-        job.beside(suffix).parent.mkdir(parents=True, exist_ok=True)
-        job.beside(suffix).touch()
+        job.file(suffix).parent.mkdir(parents=True, exist_ok=True)
+        job.file(suffix).touch()
     attempt = {"host": "here", "pid": 1, "began": time.time() - 3600.0, "ended": time.time(), "code": 0}
-    write_text(job.beside(".json"), as_json({"attempts": [attempt]}))
+    write_text(job.file(".json"), as_json({"attempts": [attempt]}))
 
 
 def _call(words: Sequence[str]) -> None:

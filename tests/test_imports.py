@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "training": {"nn", "agents", "data", "envs", "suites", "runs"},
     "deploy": {"agents", "runs", "training"},
     "results": {"agents", "runs", "suites", "training"},
-    "studies": {"agents", "runs", "suites", "training", "results"},
+    "studies": {"agents", "data", "runs", "suites", "training", "results"},
     "cli": {"agents", "data", "envs", "suites", "runs", "training", "deploy", "results", "studies"},
     "__main__": {"cli"},
 }

@@ -1,7 +1,10 @@
 """Studies: the plan, the engine on this machine, where jobs stand, reports, and what kills leave behind."""
 
+import copy
 import dataclasses
+import functools
 import json
+import math
 import os
 import random
 import re
@@ -12,6 +15,7 @@ import sys
 import threading
 import time
 import xml.etree.ElementTree as ET
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import filelock
@@ -95,12 +99,14 @@ def test_all_mistakes_of_a_plan_are_named_at_once(tmp_path):
     [
         ({"jobs": []}, "jobs: expected at least one table"),
         ({"retries": -1}, "retries: expected a value in .*, found -1"),
-        ({"seeds": []}, "jobs 1: seeds: expected a list with at least one entry"),
+        ({"seeds": []}, "jobs 1: seeds: expected at least one value, found none"),
         ({"seeds": [0, 0]}, "seeds: expected each one once"),
         ({"settings": {"steps": 25, "log_every": 10}}, "steps: expected a multiple of log_every"),
         ({"agents": ["bc", "bc"]}, r"own/bc: expected once, found 2 times; give one of their \[\[jobs\]\] a label"),
-        ({"data": {"nothing": "fetch"}}, "data: expected data of one of the tasks, found 'nothing'"),
+        ({"data": {"nothing": "fetch"}}, "data: expected data of one of the plan's tasks, found 'nothing'"),
         ({"data": {"x": "get"}}, 'expected "fetch" or a table'),
+        ({"resources": {"gpus": 1.5}}, "jobs 1: resources: gpus: expected a share of one or a whole number, found 1.5"),
+        ({"resources": {"cores": 1}}, "jobs 1: resources: cores: expected a setting among cpus, gpus, memory_gb"),
         ({"sweep": {"hidden": [1]}}, "sweep: expected one of"),
     ],
 )
@@ -108,6 +114,55 @@ def test_a_mistake_in_a_plan_is_one_line_and_nothing_is_written(tmp_path, change
     with pytest.raises(SettingsError, match=words):
         gf.study(small_plan(tmp_path, **change))
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_no_odd_value_in_a_plan_is_a_traceback(tmp_path):
+    odd = [
+        1,
+        -1,
+        1.5,
+        math.nan,
+        "x",
+        "",
+        "../..",
+        True,
+        [],
+        {},
+        [1],
+        ["a/b"],
+        [[]],
+        [{}],
+        {"a": 1},
+        {"a": [1]},
+        "\0",
+        [""],
+    ]
+    plan = small_plan(tmp_path, data_dir=".", retries=1, sweep={"learning_rate": [1e-3]}, slurm={"time": 1})
+    plan["jobs"][0] |= {"label": "a", "resources": {"gpus": 0.5}}
+    plan["jobs"][0]["tasks"].append(TASK)
+    plan["data"] = {"cube-*": {"episodes": 1, "seed": 0, "policy": "x", "stand_in": "sine"}}
+
+    def places(found, *above):
+        for name, value in found.items() if isinstance(found, dict) else enumerate(found):
+            yield *above, name
+            if isinstance(value, dict | list):
+                yield from places(value, *above, name)
+
+    messages = []
+    for *above, last in places(plan):
+        for value in odd:
+            changed = copy.deepcopy(plan)
+            functools.reduce(lambda found, name: found[name], above, changed)[last] = value
+            for is_checked in (False, True):
+                try:
+                    jobs = read_plan(changed, is_checked=is_checked).jobs
+                except SettingsError as error:
+                    messages.append(str(error))
+                else:
+                    assert all(state_of(job).status == "waiting" for job in jobs)
+    assert len(messages) > 500
+    assert not any("\n" in message for message in messages)
 
 
 def test_data_has_to_be_here_or_be_made(tmp_path):
@@ -228,7 +283,7 @@ def test_what_is_running_and_how_long_it_takes_is_read_from_the_folders(tmp_path
     (jobs[1].run_dir / "summary.json").unlink()
     metrics = jobs[1].run_dir / "metrics.jsonl"
     metrics.write_text('{"step": 30, "seed": 0, "updates_per_second": 5.0}\n{"step": 40, "se')
-    with filelock.FileLock(jobs[1].beside(".lock")):
+    with filelock.FileLock(jobs[1].file(".lock")):
         states = [state_of(job) for job in jobs]
     assert [state.status for state in states] == ["done", "running", "waiting"]
     assert (states[1].step, states[1].steps, states[1].seconds_left) == (30, 40, 2.0)
@@ -242,20 +297,20 @@ def test_what_is_running_and_how_long_it_takes_is_read_from_the_folders(tmp_path
 
 
 @pytest.mark.slow
-def test_data_is_made_where_it_is_missing(tmp_path):
+def test_data_is_made_once_where_it_is_missing(tmp_path):
     settings = {**SMALL, "eval_episodes": 0}
-    job = read_plan(
-        {
-            "runs": str(tmp_path / "runs"),
-            "data_dir": str(tmp_path / "data"),
-            "data": {"mujoco/hopper/*": {"stand_in": "random", "episodes": 2}},
-            "resources": CORES_1,
-            "jobs": [{"tasks": ["mujoco/hopper/medium-v0"], "agents": ["bc"], "settings": settings}],
-        }
-    ).jobs[0]
-    assert run_job(job).code == 0
-    assert state_of(job).status == "done"
-    assert list((tmp_path / "data").glob("mujoco/hopper/medium-v0/data/*"))
+    plan = {
+        "runs": str(tmp_path / "runs"),
+        "data_dir": str(tmp_path / "data"),
+        "data": {"mujoco/hopper/*": {"stand_in": "random", "episodes": 2}},
+        "jobs": [{"tasks": ["mujoco/hopper/medium-v0"], "agents": ["bc", "iql"], "settings": settings}],
+    }
+    jobs = read_plan(plan).jobs
+    with ThreadPoolExecutor() as pool:
+        endings = list(pool.map(run_job, jobs))
+    assert [ending.code for ending in endings] == [0, 0]
+    assert [state_of(job).status for job in jobs] == ["done", "done"]
+    assert sum(job.file(".log").read_text().count("episodes: 2/2") for job in jobs) == 1
 
 
 def test_as_many_jobs_at_once_as_there_is_room_for(tmp_path, monkeypatch):

@@ -116,8 +116,8 @@ def test_an_array_job_that_is_warned_saves_its_run_and_goes_on(tmp_path, slurm):
     done = guidedflow("study", "run", plan, "--engine", "slurm")
     assert done.returncode == 0, done.stderr
     assert [state_of(job).status for job in (bc, iql)] == ["done", "done"]
-    assert [one["code"] for one in read_attempts(bc)] == [128 + signal.SIGTERM, 0]
-    assert [one["code"] for one in read_attempts(iql)] == [0]
+    assert [one.code for one in read_attempts(bc)] == [128 + signal.SIGTERM, 0]
+    assert [one.code for one in read_attempts(iql)] == [0]
     asked = (slurm / "asked.txt").read_text()
     assert asked.count("#!/bin/bash") == 1  # The second driver found the jobs in the queue.
     for option in (

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from guidedflow.agents import Agent, find_agent
+from guidedflow.data.formats import find_format
 from guidedflow.errors import SettingsError
+from guidedflow.runs.folder import RunFolder
 from guidedflow.studies.plan import FETCH, Job, Mistakes, Plan
 from guidedflow.suites import find_task
 from guidedflow.suites.suite import Task
@@ -24,6 +26,10 @@ def check_jobs(plan: Plan, mistakes: Mistakes) -> None:
     """
     task_of, agent_of = functools.cache(find_task), functools.cache(find_agent)
     for job in plan.jobs:
+        with mistakes.gathered():
+            RunFolder(job.run_dir).check_path()
+            if job.task and not job.dataset:
+                find_format(job.task)
         with mistakes.gathered():
             agent = agent_of(job.agent)
             for mistake in _in_settings(job, agent, task_of(job.task) if job.dataset else None):

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -22,6 +22,19 @@ TAIL_BYTES = 8192
 LAST_LINES = 3
 BY_SIGNAL = 128
 """From here on an exit status says that a signal ended the process."""
+
+
+class Attempt(NamedTuple):
+    """When a process worked at a job, and how that ended."""
+
+    host: str
+    pid: int
+    began: float
+    """Seconds since 1970, as ``ended``."""
+    ended: float | None = None
+    """None: it still goes on, or was killed."""
+    code: int | None = None
+    """Its exit status."""
 
 
 class JobState(NamedTuple):
@@ -55,7 +68,8 @@ class JobState(NamedTuple):
 def state_of(job: Job) -> JobState:
     """Where a job stands. Takes no lock that a run would miss."""
     attempts = read_attempts(job)
-    seconds = sum(max(0.0, one.get("ended", one["seen"]) - one["began"]) for one in attempts)
+    seen = _last_write(job.file(".log"))
+    seconds = sum(max(0.0, (one.ended or seen) - one.began) for one in attempts)
     is_running = _is_running(job)
     if not (job.run_dir / FILE).is_file():
         status, why = _without_run(job, attempts, is_running)
@@ -82,16 +96,20 @@ def state_of(job: Job) -> JobState:
     return known._replace(status=status, why=why)
 
 
-def _without_run(job: Job, attempts: list[dict[str, Any]], is_running: bool) -> tuple[Status, str]:
+def _without_run(job: Job, attempts: Sequence[Attempt], is_running: bool) -> tuple[Status, str]:
     """The state that the last attempt left behind."""
     if is_running:
         return "running", ""
-    is_failed = bool(attempts) and 0 < attempts[-1].get("code", 0) < BY_SIGNAL
+    is_failed = bool(attempts) and 0 < (attempts[-1].code or 0) < BY_SIGNAL
     return ("failed", last_lines(job)) if is_failed else ("waiting", "")
 
 
+def _last_write(path: Path) -> float:
+    return path.stat().st_mtime if path.exists() else 0.0
+
+
 def _is_running(job: Job) -> bool:
-    lock = job.beside(".lock")
+    lock = job.file(".lock")
     if not lock.exists():
         return False
     try:
@@ -114,7 +132,7 @@ def _progress(run: Path) -> tuple[int, float]:
 
 def last_lines(job: Job) -> str:
     """The error that a job ended with, or its last lines, as one."""
-    lines = [line.strip() for line in plain_lines(_tail(job.beside(".log"))) if line.strip()]
+    lines = [line.strip() for line in plain_lines(_tail(job.file(".log"))) if line.strip()]
     errors = [line for line in lines[-LAST_LINES:] if line.startswith("guidedflow: error: ")]
     return errors[-1].removeprefix("guidedflow: error: ") if errors else " / ".join(lines[-LAST_LINES:])
 
@@ -134,12 +152,19 @@ def _tail(path: Path) -> str:
         return ""
 
 
-def read_attempts(job: Job) -> list[dict[str, Any]]:
-    """When a job was worked at, where, and how that ended; ``seen`` is when its log was last written to."""
-    path = job.beside(".json")
-    found: list[dict[str, Any]] = []
-    with contextlib.suppress(GuidedflowError, OSError):
-        found = [one for one in read_json(path).get("attempts", []) if isinstance(one, dict)] if path.exists() else []
-    log = job.beside(".log")
-    seen = log.stat().st_mtime if log.exists() else time.time()
-    return [{**one, "seen": max(seen, one["began"])} for one in found if isinstance(one.get("began"), float)]
+def read_attempts(job: Job) -> list[Attempt]:
+    """The attempts at a job, in their order; none if their record is damaged."""
+    path = job.file(".json")
+    if not path.exists():
+        return []
+    with contextlib.suppress(GuidedflowError, OSError, TypeError, AttributeError, ValueError):
+        saved = read_json(path)["attempts"]
+        return [_attempt(one) for one in saved]
+    return []
+
+
+def _attempt(saved: Mapping[str, Any]) -> Attempt:
+    began = Attempt(str(saved["host"]), int(saved["pid"]), float(saved["began"]))
+    if saved.get("ended") is None:
+        return began
+    return began._replace(ended=float(saved["ended"]), code=int(saved["code"]))

@@ -51,7 +51,7 @@ def run_job(
 def _call(
     stage: str, job: Job, environment: Mapping[str, str], on_start: Callable[[subprocess.Popen[bytes]], None]
 ) -> Ending:
-    log = job.beside(".log")
+    log = job.file(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
     program = [sys.executable, "-m", f"{__package__}.worker", stage]
     theirs, ours = os.pipe()

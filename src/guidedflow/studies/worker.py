@@ -21,7 +21,7 @@ from guidedflow.locks import held
 from guidedflow.notices import plain
 from guidedflow.runs.config import FILE
 from guidedflow.runs.folder import RunFolder
-from guidedflow.studies.jobs import read_attempts
+from guidedflow.studies.jobs import Attempt, read_attempts
 from guidedflow.studies.plan import Job
 from guidedflow.suites import find_task, generate
 
@@ -56,14 +56,13 @@ def _tell(done: int, total: int) -> None:
 
 def train(job: Job) -> int:
     """Train a job, or go on with it. Waits for a process that still trains it; returns at once if it is done."""
-    with held(job.beside(".lock"), waits=True):
+    with held(job.file(".lock"), waits=True):
         if RunFolder(job.run_dir).is_finished():
             return 0
-        attempts = [{name: one[name] for name in one if name != "seen"} for one in read_attempts(job)]
-        attempt: dict[str, object] = {"host": socket.gethostname(), "pid": os.getpid(), "began": time.time()}
-        _write_attempts(job, [*attempts, attempt])
+        earlier, attempt = read_attempts(job), Attempt(socket.gethostname(), os.getpid(), time.time())
+        _write_attempts(job, [*earlier, attempt])
         code = _answered(lambda: _train(job))
-        _write_attempts(job, [*attempts, {**attempt, "ended": time.time(), "code": code}])
+        _write_attempts(job, [*earlier, attempt._replace(ended=time.time(), code=code)])
         return code
 
 
@@ -105,8 +104,8 @@ def _answered(call: Callable[[], object]) -> int:
     return 0
 
 
-def _write_attempts(job: Job, attempts: list[dict[str, object]]) -> None:
-    write_text(job.beside(".json"), as_json({"attempts": attempts}) + "\n")
+def _write_attempts(job: Job, attempts: list[Attempt]) -> None:
+    write_text(job.file(".json"), as_json({"attempts": [one._asdict() for one in attempts]}) + "\n")
 
 
 def _stop_without(pipe: int) -> None:
