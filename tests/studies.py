@@ -67,7 +67,7 @@ def twelve_jobs(folder: Path, runs: str) -> Path:
     for i in range(3):
         names.append(f"own{i}.npz")
         np.savez(folder / names[-1], **own_arrays(seed=i))
-    settings = "hidden = [8], steps = 6000, save_every = 500, log_every = 100, batch_size = 32"
+    settings = "hidden = [8], steps = 3000, save_every = 500, log_every = 100, batch_size = 32"
     plan.write_text(
         f'runs = "{runs}"\nretries = 20\n[resources]\ncpus = 1\n[[jobs]]\ntasks = {json.dumps(names)}\n'
         f'agents = ["bc", "iql", "rebrac", "gfp"]\nseeds = [0, 1]\npreset = "quick"\nsettings = {{ {settings} }}\n'

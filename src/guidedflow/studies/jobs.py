@@ -72,7 +72,7 @@ def state_of(job: Job) -> JobState:
     seconds = sum(max(0.0, (one.ended or seen) - one.began) for one in attempts)
     is_running = _is_running(job)
     if not (job.run_dir / FILE).is_file():
-        status, why = _without_run(job, attempts, is_running)
+        status, why = _after_attempts(job, attempts, is_running)
         return JobState(job, status, seconds=seconds, why=why)
     try:
         config = RunConfig.read(job.run_dir)
@@ -92,11 +92,11 @@ def state_of(job: Job) -> JobState:
         return known._replace(status="running")
     if RunFolder(job.run_dir).is_finished():
         return known._replace(status="done", step=config.steps)
-    status, why = _without_run(job, attempts, is_running)
+    status, why = _after_attempts(job, attempts, is_running)
     return known._replace(status=status, why=why)
 
 
-def _without_run(job: Job, attempts: Sequence[Attempt], is_running: bool) -> tuple[Status, str]:
+def _after_attempts(job: Job, attempts: Sequence[Attempt], is_running: bool) -> tuple[Status, str]:
     """The state that the last attempt left behind."""
     if is_running:
         return "running", ""
@@ -132,14 +132,9 @@ def _progress(run: Path) -> tuple[int, float]:
 
 def last_lines(job: Job) -> str:
     """The error that a job ended with, or its last lines, as one."""
-    lines = [line.strip() for line in plain_lines(_tail(job.file(".log"))) if line.strip()]
+    lines = [plain(line.strip()) for line in _tail(job.file(".log")).splitlines() if line.strip()]
     errors = [line for line in lines[-LAST_LINES:] if line.startswith("guidedflow: error: ")]
     return errors[-1].removeprefix("guidedflow: error: ") if errors else " / ".join(lines[-LAST_LINES:])
-
-
-def plain_lines(text: str) -> list[str]:
-    """Lines without control characters, which would steer a terminal."""
-    return [plain(line) for line in text.splitlines()]
 
 
 def _tail(path: Path) -> str:

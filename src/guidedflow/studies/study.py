@@ -59,14 +59,10 @@ def study(
             f"{made.runs}: expected a study that nobody carries out now, found another process; wait for it"
         ) from error
     if failed:
-        raise RunError(failure_text(made, failed))
+        each = "; ".join(f"{name}: {words}" for name, words in failed.items())
+        found = f"{len(failed)} of {len(made.jobs)} jobs failed"
+        raise RunError(f"{made.source}: {found}: {each}; the logs are in {made.runs / 'jobs'}")
     return Study(made.runs, tuple(map(state_of, made.jobs)))
-
-
-def failure_text(plan: Plan, failed: Mapping[str, str]) -> str:
-    """One line on the jobs that failed, and why."""
-    each = "; ".join(f"{name}: {words}" for name, words in failed.items())
-    return f"{plan.source}: {len(failed)} of {len(plan.jobs)} jobs failed: {each}; the logs are in {plan.runs / 'jobs'}"
 
 
 def _carry_out(plan: Plan, name: EngineName, address: str | None, report: Callable[[Job, str], None]) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Plans to begin with."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -120,5 +121,4 @@ def _published_blocks() -> list[str]:
 
 
 def _quoted(names: Sequence[str]) -> str:
-    # TOML's literal strings; a path with an apostrophe needs the other kind.
-    return ", ".join(f"'{name}'" if "\\" in name else f'"{name}"' for name in names)
+    return ", ".join(json.dumps(name, ensure_ascii=False) for name in names)

@@ -31,22 +31,30 @@ def main() -> None:
     stage, pipe, text = sys.argv[1:]
     _stop_without(int(pipe))
     job = Job.from_json(json.loads(text))
-    sys.exit({"data": make_data, "train": train}[stage](job))
+    with held(job.file(".lock"), waits=True):  # Whoever still works at it is waited for.
+        if RunFolder(job.run_dir).is_finished():
+            sys.exit(0)
+        earlier, attempt = read_attempts(job), Attempt(socket.gethostname(), os.getpid(), time.time())
+        _write_attempts(job, [*earlier, attempt])
+        code = _answered(lambda: {"data": _make_data, "train": _train}[stage](job))
+        _write_attempts(job, [*earlier, attempt._replace(ended=time.time(), code=code)])
+    sys.exit(code)
 
 
-def make_data(job: Job) -> int:
-    """Make or fetch the data of a job, unless it is there; only one process of a machine does."""
+def _make_data(job: Job) -> None:
+    """Make or fetch the data of a job, unless it is there; one process at a time does so in a data folder."""
     task = find_task(job.task)
     data_dir = None if job.data_dir is None else Path(job.data_dir)
     folder = task.suite.folders(data_dir)[0]
     folder.mkdir(parents=True, exist_ok=True)
     with held(folder / f".{job.dataset.replace('/', '-')}.study.lock", waits=True):
         if task.suite.has_data(task, data_dir):
-            return 0
-        if not isinstance(job.recipe, Mapping):
-            return _answered(lambda: task.suite.fetch(task, data_dir))
-        options = {**job.recipe, "workers": job.resources.cpus}
-        return _answered(lambda: generate(job.dataset, data_dir=data_dir, on_progress=_tell, **options))
+            return
+        if isinstance(job.recipe, Mapping):
+            options = {**job.recipe, "workers": job.resources.cpus}
+            generate(job.dataset, data_dir=data_dir, on_progress=_tell, **options)
+        else:
+            task.suite.fetch(task, data_dir)
 
 
 def _tell(done: int, total: int) -> None:
@@ -54,24 +62,13 @@ def _tell(done: int, total: int) -> None:
         print(f"episodes: {done}/{total}", file=sys.stderr)
 
 
-def train(job: Job) -> int:
-    """Train a job, or go on with it. Waits for a process that still trains it; returns at once if it is done."""
-    with held(job.file(".lock"), waits=True):
-        if RunFolder(job.run_dir).is_finished():
-            return 0
-        earlier, attempt = read_attempts(job), Attempt(socket.gethostname(), os.getpid(), time.time())
-        _write_attempts(job, [*earlier, attempt])
-        code = _answered(lambda: _train(job))
-        _write_attempts(job, [*earlier, attempt._replace(ended=time.time(), code=code)])
-        return code
-
-
 def _train(job: Job) -> None:
     import guidedflow as gf
 
     workers = job.resources.cpus
     if (job.run_dir / FILE).is_file():
-        gf.resume(job.run_dir, agent=job.agent, data_dir=job.data_dir, workers=workers)
+        data_dir = job.data_dir if job.dataset else None  # Data of the user's own lies where it lay.
+        gf.resume(job.run_dir, agent=job.agent, data_dir=data_dir, workers=workers)
         return
     if job.run_dir.is_dir() and all(path.suffix == ".tmp" for path in job.run_dir.iterdir()):
         shutil.rmtree(job.run_dir)  # A kill came between the folder and its config.json.
