@@ -3,17 +3,17 @@
     python -m benchmarks.overhead
     python -m benchmarks.overhead --engines local ray --jobs 10
 
-Trains small networks on data of its own: first by `guidedflow train`, one after the other, then by each engine, one at
-a time as well, since each job asks for all cores.
+Trains small networks on data of its own, by `guidedflow train` and by each engine in turn, one at a time.
 
 | column | |
 |---|---|
-| job seconds | of one job: by hand of its command, in a study from the end of the job before it to its own |
-| added seconds | the median less the median by hand |
-| first seconds | from the call of `gf.study` to the first job's end: with the plan's check and the engine's start |
+| job seconds | of one job |
+| added seconds | of each job, less its command's in the same turn |
+| start seconds | until the engine takes jobs |
 """
 
 import dataclasses
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,6 +26,9 @@ import numpy as np
 from benchmarks.common import elapsed, parse, report, run, say, spread
 from guidedflow.processes import available_cores
 from guidedflow.settings import Count
+from guidedflow.studies.engine import Engine
+from guidedflow.studies.plan import Job, Plan, read_plan
+from guidedflow.studies.study import make_engine
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Arguments:
     """Measure what a study's engine adds to each job."""
 
     engines: tuple[Literal["local", "ray"], ...] = ("local", "ray")
-    jobs: Count = 6
+    jobs: Count = 8
     steps: Count = 500
     json: bool = False
     """Print JSON instead of a table."""
@@ -51,57 +54,59 @@ def write_data(path: Path) -> None:
     np.savez(path, **arrays, terminals=np.zeros(n, bool), timeouts=last)
 
 
-def by_hand(folder: Path, arguments: Arguments) -> list[float]:
-    """Seconds of each job's command."""
-    program = [
-        sys.executable,
-        "-m",
-        "guidedflow",
-        "train",
-        str(folder / "data.npz"),
-        "--agent",
-        "bc",
-        "--preset",
-        "quick",
-    ]
-    options = ["--hidden", "8", "--steps", str(arguments.steps), "--workers", str(available_cores())]
-
-    def train(seed: int) -> None:
-        place = ["--run-dir", str(folder / "hand" / str(seed)), "--seeds", str(seed)]
-        subprocess.run([*program, *options, *place], check=True, capture_output=True)
-
-    train(arguments.jobs)  # Compiles what the others find compiled.
-    return [elapsed(lambda seed=seed: train(seed)) for seed in range(arguments.jobs)]  # type: ignore[misc]
+def train(folder: Path, number: int, arguments: Arguments) -> None:
+    """A job's command."""
+    program = [sys.executable, "-m", "guidedflow", "train", str(folder / "data.npz")]
+    options = ["--agent", "bc", "--preset", "quick", "--hidden", "8", "--steps", str(arguments.steps)]
+    place = ["--run-dir", str(folder / "hand" / str(number)), "--workers", str(available_cores())]
+    subprocess.run([*program, *options, *place], check=True, capture_output=True)
 
 
-def by_engine(folder: Path, arguments: Arguments, engine: Literal["local", "ray"]) -> tuple[float, list[float]]:
-    """Seconds until the first job has ended, and of each further one."""
-    import guidedflow as gf
-
+def read_jobs(folder: Path, name: str, arguments: Arguments) -> Plan:
+    """The same as a study."""
     block = {"tasks": [str(folder / "data.npz")], "agents": ["bc"], "preset": "quick"}
     settings = {"hidden": [8], "steps": arguments.steps}
-    plan: dict[str, Any] = {"runs": str(folder / engine), "resources": {"cpus": available_cores()}}
-    plan["jobs"] = [{**block, "settings": settings, "seeds": [n], "label": str(n)} for n in range(arguments.jobs + 1)]
-    ends = [time.perf_counter()]
-    gf.study(plan, engine=engine, on_event=lambda job, text: ends.append(time.perf_counter()))
-    first, *others = np.diff(ends).tolist()
-    return first, others
+    blocks = [{**block, "settings": settings, "label": str(n)} for n in range(arguments.jobs + 1)]
+    return read_plan({"runs": str(folder / name), "resources": {"cpus": available_cores()}, "jobs": blocks})
+
+
+def carry_out(engine: Engine, job: Job) -> None:
+    """A job by an engine."""
+    engine.submit([job])
+    _, ending = engine.wait()
+    if ending.code:
+        raise SystemExit(f"{job.name}: {ending.words}")
+
+
+def measure(folder: Path, name: Any, arguments: Arguments) -> list[dict[str, Any]]:
+    """The command and the engine by turns, after one of each that finds nothing compiled."""
+    plan = read_jobs(folder, name, arguments)
+    began = time.perf_counter()
+    engine = make_engine(name, plan, None)
+    started = time.perf_counter() - began
+    hand, jobs = [], []
+    try:
+        for number, job in enumerate(plan.jobs):
+            hand.append(elapsed(lambda number=number: train(folder, number, arguments)))
+            jobs.append(elapsed(lambda job=job: carry_out(engine, job)))
+            shutil.rmtree(folder / "hand")
+    finally:
+        engine.close()
+    added = [one - other for one, other in zip(jobs[1:], hand[1:], strict=True)]
+    return [
+        {"way": "by hand", "job_seconds": spread(hand[1:]), "added_seconds": None, "start_seconds": None},
+        {"way": name, "job_seconds": spread(jobs[1:]), "added_seconds": spread(added), "start_seconds": started},
+    ]
 
 
 def main() -> None:
     arguments = parse(Arguments)
+    rows = []
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_data(folder / "data.npz")
-        say("by hand")
-        hand = spread(by_hand(folder, arguments))
-        rows = [{"way": "by hand", "job_seconds": hand, "added_seconds": None, "first_seconds": None}]
+        write_data(Path(name) / "data.npz")
         for engine in arguments.engines:
             say(engine)
-            first, others = by_engine(folder, arguments, engine)
-            job = spread(others)
-            added = job["median"] - hand["median"]
-            rows.append({"way": engine, "job_seconds": job, "added_seconds": added, "first_seconds": first})
+            rows += measure(Path(name), engine, arguments)
     report(dataclasses.asdict(arguments), rows)
 
 

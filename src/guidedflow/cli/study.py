@@ -61,7 +61,6 @@ class StudyRun:
             print_columns([{"job": job.name, "seeds": " ".join(map(str, job.seeds))} for job in jobs])
             console.print(f"{len(jobs)} jobs")
             return 0
-        console = make_console()
         study = gf.study(
             self.plan,
             engine=self.engine,

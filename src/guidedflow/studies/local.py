@@ -41,7 +41,7 @@ class LocalEngine:
                     raise SettingsError(
                         f"resources: {name}: expected at most {there:.4g}, which this machine has, found {asked:g}"
                     )
-        if self._gpus and not any(job.resources.gpus for job in jobs):
+        if self._gpus and not self._used and not any(job.resources.gpus for job in jobs):
             logger.info("there are %d GPUs here, and no job asks for any (resources: gpus)", len(self._gpus))
         self._waiting += jobs
         self._start()
