@@ -13,7 +13,7 @@ import pytest
 from conftest import guidedflow, own_arrays
 from studies import learned, wait_for
 
-from guidedflow.errors import SettingsError
+from guidedflow.errors import RunError, SettingsError
 from guidedflow.studies.jobs import read_attempts, state_of
 from guidedflow.studies.plan import read_plan
 from guidedflow.studies.study import make_engine
@@ -145,6 +145,9 @@ def test_what_slurm_cannot_do_is_said(tmp_path, slurm, monkeypatch):
     odd = dataclasses.replace(plan, slurm={"colour": "red"})
     with pytest.raises(SettingsError, match="colour"):
         make_engine("slurm", odd, None).submit(plan.jobs)
+    (slurm / "sbatch").write_text("#!/bin/sh\necho invalid partition >&2\nexit 1\n")
+    with pytest.raises(RunError, match=r"expected sbatch to take 2 jobs, found: .*invalid partition"):
+        make_engine("slurm", plan, None).submit(plan.jobs)
     monkeypatch.setenv("PATH", "")
     with pytest.raises(SettingsError, match="expected Slurm's commands"):
         make_engine("slurm", plan, None).submit(plan.jobs)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from guidedflow.errors import GuidedflowError, SettingsError
+from guidedflow.errors import GuidedflowError, RunError, SettingsError
 from guidedflow.files import as_json, read_json, write_text
 from guidedflow.studies.launch import Ending, run_job
 from guidedflow.studies.plan import Job, Plan, Resources
@@ -62,8 +62,12 @@ class SlurmEngine:
                 self._jobs[job.name] = job, known
         for resources, group in groups.items():
             executor = self._executor(resources)
-            with executor.batch():
-                submitted = [executor.submit(Attempt(job)) for job in group]
+            try:
+                with executor.batch():
+                    submitted = [executor.submit(QueuedJob(job)) for job in group]
+            except self._submitit.core.utils.FailedJobError as error:
+                found = " ".join(str(error).split())[:200]
+                raise RunError(f"slurm: expected sbatch to take {len(group)} jobs, found: {found}") from error
             for job, queued in zip(group, submitted, strict=True):
                 self._jobs[job.name] = job, queued
                 self._ids[job.name] = queued.job_id
@@ -83,9 +87,7 @@ class SlurmEngine:
             )
         except (RuntimeError, NameError, ValueError, TypeError) as error:
             found = str(error).splitlines()[0]
-            raise SettingsError(
-                f"slurm: expected Slurm's commands here and options of theirs, found: {found}"
-            ) from error
+            raise SettingsError(f"slurm: expected Slurm's commands and options of sbatch, found: {found}") from error
         return executor
 
     def _queued(self, name: str) -> Any:
@@ -116,7 +118,7 @@ class SlurmEngine:
         """See ``Engine``. What is in the queue stays there; ``scancel`` takes it out."""
 
 
-class Attempt:
+class QueuedJob:
     """What Slurm runs: a job that saves its run and is queued again when Slurm warns that its time is up."""
 
     def __init__(self, job: Job):
