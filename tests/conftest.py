@@ -119,3 +119,14 @@ def trained_agents(run: Path | str, checkpoint: str | int = "latest"):
     from guidedflow.training.restore import SavedRun
 
     return SavedRun(Path(run)).agents(checkpoint)[0]
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory):
+    """Twelve small jobs that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("studies")
+    from studies import twelve_jobs
+
+    plan = twelve_jobs(folder, "undisturbed")
+    assert guidedflow("study", "run", plan).returncode == 0
+    return plan

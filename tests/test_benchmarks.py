@@ -352,3 +352,30 @@ def test_what_no_longer_learns_fails(success, code, rows, monkeypatch):
         assert [(row["agent"], row["policy"], row["verdict"]) for row in found] == [
             ("gfp", "actor", "reached"), ("gfp", "vabc", "reached"), ("fql", "actor", "reached")
         ]  # fmt: skip
+
+
+def test_campaign_counts_all_work_and_loses_less_with_checkpoints(rows):
+    together, alone = rows("campaign", "--losses-per-node-day", "12", "--simulations", "2")
+    assert (together["processes"], alone["processes"]) == (864, 6 * (139 * 8 + 5 * 4))
+    assert_positive(together, "gpu_hours", "makespan_hours", "lost_percent", "losses")
+    assert together["lost_percent"]["highest"] < alone["lost_percent"]["lowest"]
+    undisturbed, _ = rows("campaign", "--losses-per-node-day", "0", "--simulations", "1")
+    assert undisturbed["lost_percent"]["highest"] == 0
+    assert undisturbed["makespan_hours"]["median"] * 16 >= undisturbed["gpu_hours"]
+    assert undisturbed["makespan_hours"]["median"] * 16 < 1.02 * undisturbed["gpu_hours"]
+
+
+@pytest.mark.slow
+def test_overhead_measures_jobs_by_hand_and_by_an_engine(rows):
+    by_hand, local = rows("overhead", "--engines", "local", "--jobs", "1", "--steps", "250")
+    assert_positive(by_hand, "job_seconds")
+    assert_positive(local, "job_seconds", "start_seconds")
+    assert local["added_seconds"]["median"] == local["job_seconds"]["median"] - by_hand["job_seconds"]["median"]
+
+
+@pytest.mark.slow
+def test_many_jobs_are_checked_listed_and_looked_at(rows):
+    found = rows("manyjobs", "--most", "3", "--repeats", "1")
+    assert [(row["command"], row["jobs"]) for row in found] == [("list", 864), ("status", 864), ("page", 864)]
+    for row in found:
+        assert_positive(row, "seconds")

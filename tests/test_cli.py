@@ -64,10 +64,11 @@ def test_help_lists_every_command(run):
         code, out, _ = run(*words)
         assert code == 0
         assert all(command.split()[0] in out for command in COMMANDS)
-    for words in (["data"], ["data", "--help"]):
-        code, out, _ = run(*words)
-        assert code == 0
-        assert all(command.split()[1] in out for command in COMMANDS if " " in command)
+    for group in ("data", "study"):
+        for words in ([group], [group, "help"], [group, "--help"]):
+            code, out, _ = run(*words)
+            assert code == 0
+            assert all(command.split()[1] in out for command in COMMANDS if command.startswith(f"{group} "))
 
 
 def test_help_does_not_wait_for_what_it_does_not_need():
@@ -317,6 +318,7 @@ def test_a_full_disk_ends_in_one_line(own_file, tmp_path):
         (["train", "own.npz"], "before the training began; the same command begins it again"),
         (["train", "own.npz", "--run-dir", "there"], "continue with: guidedflow train --resume there"),
         (["train", "own.npz", "--run-dir=new"], "before the training began; the same command begins it again"),
+        (["study", "run", "plan.toml"], "the same command goes on with them"),
         (["tasks"], "interrupted"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,

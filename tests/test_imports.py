@@ -20,7 +20,8 @@ MAY_IMPORT = {
     "training": {"nn", "agents", "data", "envs", "suites", "runs"},
     "deploy": {"agents", "runs", "training"},
     "results": {"agents", "runs", "suites", "training"},
-    "cli": {"agents", "data", "envs", "suites", "runs", "training", "deploy", "results"},
+    "studies": {"agents", "data", "runs", "suites", "training", "results"},
+    "cli": {"agents", "data", "envs", "suites", "runs", "training", "deploy", "results", "studies"},
     "__main__": {"cli"},
 }
 

@@ -49,7 +49,7 @@ def test_a_policys_first_action_takes_five_lines():
 def test_every_command_that_the_readme_names_exists():
     from guidedflow.cli import COMMANDS
 
-    named = {match.removesuffix(" ") for match in re.findall(r"`guidedflow ((?:data )?[a-z]+)", README)}
+    named = {match.removesuffix(" ") for match in re.findall(r"`guidedflow ((?:(?:data|study) )?[a-z]+)", README)}
     assert named == set(COMMANDS)
 
 

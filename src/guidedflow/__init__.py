@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from guidedflow.results.report import report as report
     from guidedflow.runs.config import RunConfig as RunConfig
     from guidedflow.runs.folder import RunFolder as RunFolder
+    from guidedflow.studies.study import Study as Study
+    from guidedflow.studies.study import study as study
     from guidedflow.suites import SUITES as SUITES
     from guidedflow.suites import find_task as find_task
     from guidedflow.suites import generate as generate
@@ -57,6 +59,7 @@ _HOMES = {
     "RunFolder": "runs.folder",
     "SUITES": "suites",
     "SettingsError": "errors",
+    "Study": "studies.study",
     "Suite": "suites.suite",
     "Task": "suites.suite",
     "WorkerDied": "errors",
@@ -72,6 +75,7 @@ _HOMES = {
     "make_agent": "training.fit",
     "report": "results.report",
     "resume": "training.train",
+    "study": "studies.study",
     "tasks": "suites",
     "train": "training.train",
 }

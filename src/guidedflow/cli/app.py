@@ -22,6 +22,7 @@ from guidedflow.cli.fetch import Fetch
 from guidedflow.cli.generate import Generate
 from guidedflow.cli.inspect import Inspect
 from guidedflow.cli.report import Report
+from guidedflow.cli.study import StudyInit, StudyReport, StudyRun, StudyStatus
 from guidedflow.cli.tasks import Tasks
 from guidedflow.cli.train import Train, with_settings
 from guidedflow.errors import GuidedflowError, SettingsError
@@ -39,12 +40,19 @@ COMMANDS: dict[str, Any] = {
     "data fetch": Fetch,
     "data convert": Convert,
     "data inspect": Inspect,
+    "study init": StudyInit,
+    "study run": StudyRun,
+    "study status": StudyStatus,
+    "study report": StudyReport,
     "tasks": Tasks,
     "agents": Agents,
 }
 """A dataclass each: its fields are the options, its instances are called."""
 
-GROUPS = {"data": "Make, download, convert or inspect data."}
+GROUPS = {
+    "data": "Make, download, convert or inspect data.",
+    "study": "Carry out many runs from one plan, on one machine or a cluster.",
+}
 DESCRIPTION = "Offline RL with flow policies. `guidedflow COMMAND --help` tells more of a command."
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PACKAGE = Path(__file__).parents[1]
@@ -82,8 +90,8 @@ def _run(words: list[str]) -> int:
 
         print(f"guidedflow {importlib.metadata.version('guidedflow')}")
         return 0
-    if words in ([], ["help"], ["data"], ["data", "help"]):
-        words = [*(word for word in words if word == "data"), "--help"]
+    if words in ([], ["help"], *([group, *more] for group in GROUPS for more in ([], ["help"]))):
+        words = [*(word for word in words if word in GROUPS), "--help"]
     check_limits()
     gc.disable()  # What is imported stays: looking for garbage meanwhile is a quarter of the time that it takes.
     try:
@@ -122,15 +130,20 @@ def parse(words: list[str]) -> Any:
 def _name(words: Sequence[str]) -> str | None:
     """The name of the command; None where help is asked for."""
     named = [word for word in words[:2] if not word.startswith("-")]
-    name = " ".join(named[: 2 if named[:1] == ["data"] else 1])
+    name = " ".join(named[: _length(named)])
     if name in COMMANDS:
         return name
-    if name in ("", "data"):
+    if name in ("", *GROUPS):
         return None
     near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.3) or list(COMMANDS)
     raise SettingsError(
         f"expected one of the commands {', '.join(COMMANDS)}, found {name!r}; did you mean {near[0]!r}?"
     )
+
+
+def _length(words: Sequence[str]) -> int:
+    """Of how many words the command's name is."""
+    return 2 if words and words[0] in GROUPS else 1
 
 
 def _fail(message: str) -> int:
@@ -143,7 +156,7 @@ def _end_at_once(words: Sequence[str]) -> None:
     # Training answers the signal itself; everything else has nothing to lose.
     if sys.stderr.isatty():
         os.write(2, b"\x1b[?25h\n")  # A progress bar hides the cursor.
-    said = getattr(COMMANDS.get(" ".join(words[: 1 + (words[:1] == ["data"])])), "interrupted", "interrupted")
+    said = getattr(COMMANDS.get(" ".join(words[: _length(words)])), "interrupted", "interrupted")
     os.write(2, f"{said(words) if callable(said) else said}\n".encode())
     os._exit(130)
 

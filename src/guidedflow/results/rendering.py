@@ -151,6 +151,46 @@ def _latex_part(first: str, grid: _Grid, caption: str, notes: Sequence[str]) -> 
     return "\n".join([*lines, r"\end{table}", ""])
 
 
+DOCUMENT = r"""\documentclass{{article}}
+\usepackage[a4paper,landscape,margin=15mm]{{geometry}}
+\usepackage{{booktabs,longtable}}
+\begin{{document}}
+\footnotesize
+\begin{{longtable}}{{l{columns}}}
+\toprule
+{heads} \\
+\midrule
+\endhead
+\bottomrule
+\endfoot
+{rows}
+\end{{longtable}}
+{notes}
+\end{{document}}
+"""
+
+
+def as_latex_document(table: Table) -> str:
+    """As a LaTeX document: our scores alone, a column a method; bold as in ``as_latex``."""
+    lines: list[str] = []
+    before = ""
+    for row in table.rows:
+        cells = [table.cells.get((row.name, method)) for method in table.methods]
+        texts = [_in_latex(show(cell.figure)) if cell else "" for cell in cells]
+        marked = [
+            rf"\textbf{{{text}}}" if cell and cell.bold else text for text, cell in zip(texts, cells, strict=True)
+        ]
+        lines += [r"\midrule"] if before not in ("", row.kind) else []
+        lines.append(rf"{' & '.join([_in_latex(row.name), *marked])} \\")
+        before = row.kind
+    return DOCUMENT.format(
+        columns="r" * len(table.methods),
+        heads=" & ".join(["", *(_in_latex(method.label) for method in table.methods)]),
+        rows="\n".join(lines),
+        notes="\n\n".join(_in_latex(note) for note in [in_all(table), *table.notes] if note),
+    )
+
+
 _LATEX = {
     **{c: f"\\{c}" for c in "&%$#_{}"},
     "\\": r"\textbackslash{}",

@@ -34,6 +34,7 @@ def report(
     runs: Sequence[Path | str] | Path | str,
     out: Path | str = "report",
     *,
+    notes: Sequence[str] = (),
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
     """Set runs beside the published numbers: tables, statistics, pictures, and a page that needs no network.
@@ -42,6 +43,7 @@ def report(
         runs: folders of runs, folders above them, or patterns; any mix of tasks, agents and seeds, finished or not. A
             run that is damaged is left out, and the report says so.
         out: the report's folder. An earlier report there is replaced as a whole, once the new one is written.
+        notes: what a reader has to know besides.
         on_progress: called with how many runs were read and pictures drawn, and how many there are of both.
 
     Raises:
@@ -59,6 +61,7 @@ def report(
         on_progress(done, total)
 
     records = read_records(folders, on_read=lambda: step(len(folders)))
+    records = records._replace(notes=(*notes, *records.notes))
     table = build_table(records)
     statistics = aggregate.summarize(table, records)
     try:

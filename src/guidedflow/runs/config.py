@@ -84,6 +84,18 @@ class RunConfig:
         """The run in a few words, for headings."""
         return f"{self.agent} on {self.task or self.env or Path(self.data.source).name}"
 
+    def differences(self, wanted: Mapping[str, Any]) -> list[str]:
+        """Which of these the run has otherwise, each as ``name found -> wanted``.
+
+        Args:
+            wanted: values by the names of settings, or of task (its id, or the path of data without one), agent,
+                preset and sweep.
+        """
+        found: dict[str, Any] = {**self.settings, **self.config, "agent": self.agent, "preset": self.preset}
+        found |= {"sweep": dict(self.sweep), "task": self.data.source if self.task is None else self.task}
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in wanted.items()}
+        return [f"{name} {found.get(name)} -> {value}" for name, value in plain.items() if found.get(name) != value]
+
     @classmethod
     def read(cls, folder: Path) -> Self:
         """The config of a run's folder.

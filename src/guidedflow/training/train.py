@@ -237,19 +237,15 @@ def _continue(
 def _check_same(saved: SavedRun, given: Mapping[str, Any]) -> None:
     """Settings given with ``resume`` are those of the run."""
     config = saved.config
-    before: dict[str, Any] = {**config.settings, **config.config}
-    before |= {"task": config.task, "agent": config.agent, "preset": config.preset, "sweep": dict(config.sweep)}
-    wanted: dict[str, Any] = {n: list(value) if isinstance(value, tuple) else value for n, value in given.items()}
+    wanted = dict(given)
     if "sweep" in wanted:
         wanted["sweep"] = plain_sweep(wanted["sweep"])
     if wanted.get("task") is not None:
-        if config.task is None:
-            before["task"], wanted["task"] = config.data.source, str(Path(wanted["task"]).absolute())
-        else:
-            wanted["task"] = find_task(str(wanted["task"])).id
-    differences = [
-        f"{name} {before.get(name)} -> {value}" for name, value in wanted.items() if before.get(name) != value
-    ]
+        is_own = config.task is None
+        wanted["task"] = str(Path(wanted["task"]).absolute()) if is_own else find_task(str(wanted["task"])).id
+    elif "task" in wanted:
+        del wanted["task"]
+    differences = config.differences(wanted)
     if differences:
         raise SettingsError(
             f"{saved.folder.path}: expected the run's own settings, found others: {', '.join(differences)}; leave "
