@@ -138,6 +138,15 @@ def test_what_a_killed_run_had_begun_to_write_is_removed(run):
         assert [path.name for path in run.rglob("*.tmp")] == ["new.gif.123.tmp"]
 
 
+def test_a_run_that_was_killed_before_it_had_a_config_is_started_anew(own_dataset, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "lock").touch()
+    (tmp_path / "run" / "config.json.999999999.tmp").write_text("{")
+    made = gf.train(dataset=own_dataset, run_dir=tmp_path / "run", progress=False, **SMALL)
+    assert made.is_finished
+    assert not list(made.path.glob("*.tmp"))
+
+
 # ------------------------------------------------------------------------------------------------------- a full disk
 
 

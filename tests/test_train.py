@@ -368,6 +368,7 @@ def test_two_starts_in_one_second_have_folders_of_their_own(own_dataset, tmp_pat
 
 def test_a_folder_that_is_there_is_said_before_the_data_is_read(tmp_path):
     (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
     with pytest.raises(gf.RunError, match="expected a new folder for the run"):
         gf.train(tmp_path / "missing.npz", run_dir=tmp_path / "run")
 

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import re
 import shlex
 import stat
 import time
@@ -64,8 +65,10 @@ class RunFolder:
         folder = cls(path)
         folder.check_new()
         try:
-            path.mkdir(parents=True)
-            config.write(path)
+            path.mkdir(parents=True, exist_ok=True)
+            with folder.lock():
+                folder.check_new()  # Another process may have made one here meanwhile.
+                config.write(path)
         except OSError as error:
             raise RunError(f"{path}: expected a folder that can be written, found: {error.strerror}") from error
         return folder
@@ -80,14 +83,18 @@ class RunFolder:
             )
 
     def check_new(self) -> None:
-        """Raise RunError unless a run can be made here: nothing is there yet."""
+        """Raise RunError unless a run can be made here: nothing is there, or what was left of one killed before it began."""
         self.check_path()
         if (self.path / FILE).exists():
             again = f"guidedflow train --resume {shlex.quote(str(self.path))}"
             raise RunError(
                 f"{self.path}: the run's folder exists already; continue it with `{again}`, or choose another"
             )
-        if self.path.exists():
+        left = re.compile(rf"lock|{re.escape(FILE)}\.\d+\.tmp")
+        is_free = not self.path.exists() or (
+            self.path.is_dir() and all(left.fullmatch(path.name) for path in self.path.iterdir())
+        )
+        if not is_free:
             raise RunError(f"{self.path}: expected a new folder for the run, found something there; choose another")
 
     @property
