@@ -8,6 +8,7 @@ import fcntl
 import io
 import math
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from conftest import guidedflow, own_arrays, trained_agents
 import guidedflow as gf
 from guidedflow.agents import find_agent
 from guidedflow.data.download import locked
+from guidedflow.data.formats import hdf5
 from guidedflow.errors import DataError, RunError, SettingsError
 from guidedflow.processes import available_memory
 from guidedflow.runs.folder import RunFolder
@@ -326,6 +328,31 @@ def test_files_that_cannot_grow_end_the_training_in_one_line(kilobytes, own_file
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith("guidedflow: error: ")
     assert "File too large" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kilobytes", [4, 60])
+def test_data_that_cannot_be_written_is_one_line_and_leaves_nothing(kilobytes, tmp_path):
+    words = "data generate mujoco/hopper/medium-v0 --stand-in random --episodes 4 --workers 1 --data-dir data"
+    done = limited(f"-f {kilobytes}", words, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("guidedflow: error: ")
+    assert "Traceback" not in done.stderr
+    assert "File too large" in done.stderr.splitlines()[-1]
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_hdf5_that_cannot_be_written_is_an_error(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    arrays = {**own_arrays(), "observations": np.zeros((120, 4), np.float32)}
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large") as error:
+            hdf5.write(tmp_path / "own.hdf5", arrays, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert error.value.filename == str(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -6,8 +6,6 @@ A checkpoint holds checksums of its files, for Orbax has none of its own for the
 import hashlib
 import json
 import logging
-import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +16,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 
 from guidedflow.errors import RunError
-from guidedflow.files import write_text
+from guidedflow.files import make_sure_of_room, write_text
 
 KEPT_LAST = 2
 CHECKSUMS = "checksums.json"
@@ -73,7 +71,7 @@ class Checkpoints:
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(dict(items)))
         saved = {name: ocp.args.StandardSave(item) for name, item in items.items()}
         try:
-            _make_sure_of_room(self.directory, size)
+            make_sure_of_room(self.directory, size)  # Halfway through, Orbax leaves pages of tracebacks.
             self._finish()
             self._manager.save(step, args=ocp.args.Composite(**saved))
             self._writing = self._finisher.submit(self._add_checksums, step)
@@ -221,13 +219,6 @@ def _checksums(folder: Path) -> dict[str, str]:
             with path.open("rb") as file:
                 found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
     return found
-
-
-def _make_sure_of_room(directory: Path, size: int) -> None:
-    """Raise the OSError that writing ``size`` bytes would end in: halfway through, Orbax leaves pages of tracebacks."""
-    if hasattr(os, "posix_fallocate"):
-        with tempfile.TemporaryFile(dir=directory) as file:
-            os.posix_fallocate(file.fileno(), 0, size)
 
 
 def _reason(error: Exception) -> str:
