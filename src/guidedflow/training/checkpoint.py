@@ -6,8 +6,11 @@ A checkpoint holds checksums of its files, for Orbax has none of its own for the
 import hashlib
 import json
 import logging
+import os
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -36,6 +39,9 @@ class Checkpoints:
         scores: gives the scores that evaluations found, by step; the checkpoint with the highest is kept.
         needed: says of a step that its checkpoint is still needed, whatever its score.
         read_only: nothing is written or removed.
+
+    Raises:
+        RunError: one of them is damaged so that none can be told, or is no folder of files.
     """
 
     def __init__(
@@ -57,8 +63,12 @@ class Checkpoints:
             create=not read_only,
             cleanup_tmp_directories=not read_only,  # What a killed process had begun to write.
         )
-        # Orbax wants an absolute path; what is stored in it does not depend on where the run's folder lies.
-        self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+        _check_files(directory)
+        try:
+            # Orbax wants an absolute path; what is stored in it does not depend on where the run's folder lies.
+            self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+        except FAILURES as error:
+            raise self._not_opened(error) from error
 
     def save(self, step: int, items: Mapping[str, Any]) -> None:
         """Write a checkpoint of named pytrees in the background, unless the step has one.
@@ -172,10 +182,22 @@ class Checkpoints:
         if step in self._verified or not (folder / CHECKSUMS).exists():
             return
         written, found = json.loads((folder / CHECKSUMS).read_bytes()), _checksums(folder)
+        if not isinstance(written, dict):
+            raise ValueError(f"{CHECKSUMS} is damaged")
         damaged = [name for name, checksum in written.items() if found.get(name) != checksum]
         if damaged:
             raise ValueError(f"{damaged[0]} is damaged or missing")
         self._verified.add(step)
+
+    def _not_opened(self, error: Exception) -> RunError:
+        """What to say where Orbax cannot read what describes the checkpoints."""
+        for folder in _steps(self.directory):
+            try:
+                self._verify(int(folder.name))
+            except FAILURES as damage:
+                what = f"expected a whole checkpoint of this run, found: {_reason(damage)}"
+                return RunError(f"{folder}: {what}; move it away to go on from another one")
+        return RunError(f"{self.directory}: expected checkpoints of a run, found: {_reason(error)}")
 
     def _best_of(self, steps: Sequence[int]) -> int | None:
         scored = [(score, step) for step, score in self._scores().items() if step in steps]
@@ -210,6 +232,25 @@ def _restore_argument(leaf: Any) -> Any:
     if leaf is ocp.PLACEHOLDER:
         return ocp.RestoreArgs(restore_type=None)
     return ocp.ArrayRestoreArgs(sharding=leaf.sharding, dtype=leaf.dtype, global_shape=leaf.shape)
+
+
+def _steps(directory: Path) -> list[Path]:
+    return [path for path in directory.iterdir() if path.name.isdecimal()] if directory.is_dir() else []
+
+
+def _check_files(directory: Path) -> None:
+    """Raise RunError where a pipe would be waited for, or a device read without an end."""
+    for step in _steps(directory):
+        for parent, folders, files in os.walk(step):
+            for path in (Path(parent, name) for name in (*folders, *files)):
+                with suppress(FileNotFoundError):  # Another process removes old checkpoints.
+                    mode = path.stat().st_mode
+                    if stat.S_ISREG(mode) or (stat.S_ISDIR(mode) and not path.is_symlink()):
+                        continue
+                    raise RunError(
+                        f"{path}: expected files and folders in a checkpoint, found something else; move {step} away "
+                        "to go on from another one"
+                    )
 
 
 def _checksums(folder: Path) -> dict[str, str]:
