@@ -300,8 +300,10 @@ def locked(destination: Path) -> Iterator[None]:
     """Hold the one right to make `destination`, waiting while another process or thread has it."""
     lock = _beside(destination, ".lock")
     for path in (lock, *(_beside(destination, suffix) for suffix in (".part", ".part.json"))):
-        if path.is_symlink():  # It would be written through, or deleted elsewhere.
-            raise DataError(f"{path}: expected a file or none, found a symbolic link; remove it")
+        # A link would be written through, or what it leads to be deleted; a pipe would be waited for.
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            found = "a symbolic link" if path.is_symlink() else "something else"
+            raise DataError(f"{path}: expected a file or none, found {found}; remove it")
     with ExitStack() as stack:
         try:
             stack.enter_context(held(lock))
