@@ -6,6 +6,7 @@ See docs/reliability-runs.md.
 import errno
 import fcntl
 import io
+import json
 import math
 import os
 import resource
@@ -103,6 +104,13 @@ def test_the_page_shows_no_film_that_is_a_link(run, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".lock", ".part", ".part.json"])
+def test_a_download_waits_for_no_pipe(suffix, tmp_path):
+    os.mkfifo(tmp_path / f"data.npz{suffix}")
+    with pytest.raises(DataError, match="expected a file or none, found something else"), locked(tmp_path / "data.npz"):
+        pass
+
+
+@pytest.mark.parametrize("suffix", [".lock", ".part", ".part.json"])
 def test_a_download_follows_no_link(suffix, tmp_path):
     (tmp_path / "mine").write_text("mine")
     (tmp_path / f"data.npz{suffix}").symlink_to(tmp_path / "mine")
@@ -192,6 +200,41 @@ def test_a_flipped_bit_anywhere_in_a_checkpoint_is_found(run):
             use(run)
 
 
+def test_what_describes_a_checkpoint_is_of_another_type(run):
+    path = run / "checkpoints" / "40" / "_CHECKPOINT_METADATA"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "init_timestamp_nsecs": "x"}))
+    with pytest.raises(RunError, match=r"checkpoints/40: expected a whole checkpoint .* _CHECKPOINT_METADATA is dam"):
+        gf.load_policy(run)
+    (path.parent / "checksums.json").unlink()
+    with pytest.raises(RunError, match=r"checkpoints: expected checkpoints of a run, found: "):
+        gf.load_policy(run)
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "{", "[" * 100_000])
+def test_checksums_that_are_none(text, run):
+    (run / "checkpoints" / "40" / "checksums.json").write_text(text)
+    with pytest.raises(RunError, match=r"checkpoints/40: expected a whole checkpoint"):
+        gf.load_policy(run)
+
+
+@pytest.mark.parametrize("name", ["checksums.json", "_CHECKPOINT_METADATA", "agents/manifest.ocdbt", "agents/d"])
+def test_no_pipe_or_device_in_a_checkpoint_is_read(name, run):
+    path = run / "checkpoints" / "40" / name
+    path.rename(run / "moved")
+    os.mkfifo(path)
+    with pytest.raises(RunError, match=f"{name}: expected files and folders in a checkpoint") as error:
+        gf.load_policy(run)
+    one_line(error)
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(RunError, match=f"{name}: expected files and folders in a checkpoint"):
+        trained_agents(run)
+    path.unlink()
+    path.symlink_to(run / "moved")
+    if path.is_file():  # A store may keep files by links.
+        gf.load_policy(run)
+
+
 def test_checkpoints_without_checksums_still_load(run):
     for path in run.rglob("checksums.json"):
         path.unlink()
@@ -245,7 +288,7 @@ HUGE = "9" * 4000
         ("metrics.jsonl", lambda text: text.replace('"step": 20', f'"x": {HUGE}, "step": 20')),
         ("metrics.jsonl", lambda text: text.replace('"step": 20', '"x": "text", "step": 20')),
         ("metrics.jsonl", lambda text: text.replace('"step": 20', '"variant": "alpha=x", "step": 20')),
-        ("evaluations.csv", lambda text: "step,variant\n1," + "x" * 200_000 + "\n"),
+        ("evaluations.csv", lambda text: f"{text.splitlines()[0]}\n1," + "x" * 200_000 + "\n"),
         ("evaluations.csv", lambda text: text.replace("20,,0", "20,alpha=x,0", 1)),
         ("evaluations.csv", lambda text: text.replace("20,,0", f"{HUGE},,0", 1)),
     ],

@@ -83,7 +83,7 @@ class RunFolder:
             )
 
     def check_new(self) -> None:
-        """Raise RunError unless a run can be made here: nothing is there, or what was left of one killed before it began."""
+        """Raise RunError unless a run can be made here: nothing is there, or what a start that was killed left."""
         self.check_path()
         if (self.path / FILE).exists():
             again = f"guidedflow train --resume {shlex.quote(str(self.path))}"
@@ -238,8 +238,10 @@ class RunFolder:
         number = 1
         reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
         while True:
-            number += 1
             try:
+                if not set(EVALUATION_FIELDS) - set(_ADDED) <= set(reader.fieldnames or ()):
+                    raise KeyError
+                number += 1
                 row = next(reader, None)
                 if row is None:
                     return rows
