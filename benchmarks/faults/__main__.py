@@ -4,13 +4,14 @@
     python -m benchmarks.faults --quick
     python -m benchmarks.faults --areas kills --only 17
 
-Every case makes one fault and judges what comes of it; docs/reliability.md has the promises. A case is decided by its area,
-its number and the seed. The exit code is 1 if any was dirty; such a case is printed with the command that repeats it.
+Every case makes one fault and judges what comes of it; docs/reliability.md has the promises. A case is decided by its
+area, its number and the seed (but for how fast the machine is). The exit code is 1 if any was dirty; such a case is
+printed with the command that repeats it.
 
 | column | |
 |---|---|
 | clean | the promise held: the same content or end as without the fault, or one line that says what is wrong |
-| unprotected | content changed without an error, in a file whose format has no checksums (HDF5 and Minari of others, records) |
+| unprotected | other content without an error, of files that have no checksums (HDF5 and Minari of others, records) |
 | dirty | anything else: other content, a traceback, a hang, something outside read or written |
 """
 

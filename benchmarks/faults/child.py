@@ -4,7 +4,7 @@ FAULT is JSON:
 
 | field | |
 |---|---|
-| ``kill_at`` | a pattern of file operations ("os.rename OLD NEW", "open PATH") before which the process group is killed |
+| ``kill_at`` | a pattern of file operations ("os.rename OLD NEW", "open PATH") before which the processes are killed |
 | ``number`` | at which of them, the first being 1 |
 | ``kill_in_evaluation`` | at which evaluation |
 | ``kill_after`` | seconds from the start, or from the moment that the others find |

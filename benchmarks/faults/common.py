@@ -91,9 +91,7 @@ def command(*words: Any, fault: dict[str, Any] | None = None, folder: Path) -> D
         folder: where it runs and where its standard error is kept.
     """
     program = [sys.executable, "-m", "benchmarks.faults.child", json.dumps(fault or {}), *map(str, words)]
-    root = str(Path(__file__).parents[2])
-    paths = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": paths.rstrip(os.pathsep)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
     with (folder / "stderr").open("w+b") as error:
         process = subprocess.Popen(
             program, stdout=subprocess.DEVNULL, stderr=error, cwd=folder, env=environment, start_new_session=True
@@ -173,9 +171,7 @@ def _serve(connection: Connection) -> None:
     os.dup2(sink, 2)
     import jax
 
-    import guidedflow.deploy.policy  # The address space that it takes is not a call's.
-
-    jax.devices()
+    jax.devices()  # The address space that it takes is not a call's.
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + CALL_BYTES
     while True:

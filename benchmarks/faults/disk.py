@@ -21,7 +21,7 @@ from benchmarks.faults.common import (
     write_log,
 )
 
-COMMANDS = ("train", "train", "data convert", "train", "train", "report", "train", "train", "data generate", "train")
+COMMANDS = ("train", "data convert", "train", "train", "report", "train", "train", "data generate", "train", "train")
 ROOM = 2**28
 
 
@@ -29,7 +29,7 @@ class FullDisks:
     """By turns a small file system in memory, where one can be mounted, and a limit on the size of every file."""
 
     total = 30
-    quick = 3
+    quick = 2
 
     def __init__(self, folder: Path):
         self._folder = folder

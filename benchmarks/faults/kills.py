@@ -32,7 +32,7 @@ class Kills:
     """Every training at every moment in turn; when exactly, and whether the continued run is killed too, is drawn."""
 
     total = 100
-    quick = 3
+    quick = 2
 
     def __init__(self, folder: Path):
         self._folder = folder
@@ -57,7 +57,8 @@ class Kills:
         done = command(*(resume if (run / "config.json").exists() else start), folder=self._folder)
         problem = done.failure() or self._difference(run, expected)
         shutil.rmtree(run)
-        return Verdict("dirty" if problem else "clean", f"{name}, killed {'; '.join(told)}: {problem or 'the same end'}")
+        what = f"{name}, killed {'; '.join(told)}: {problem or 'the same end'}"
+        return Verdict("dirty" if problem else "clean", what)
 
     def close(self) -> None:
         """See ``Area``."""
@@ -103,4 +104,4 @@ class Kills:
             return f"{found.kind}: {found.value}"
         others = [name for name, content in expected.items() if found.value[name] != content]
         left = [path.name for path in run.rglob("*tmp*")]
-        return (f"other {', '.join(others)}" if others else "") + (f"left over: {', '.join(left)}" if left else "") or None
+        return f"other {', '.join(others)}; left over: {', '.join(left)}" if others or left else None
