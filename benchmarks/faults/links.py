@@ -37,7 +37,7 @@ class Links:
             "load": (read_run, places),
             "load without checksums": (read_run, [place for place in places if "/checkpoints/20/" in place]),
             "read": (read_data, ["converted.npz", "others.hdf5", *minari]),
-            "download": (fetched, [f"new.npz{suffix}" for suffix in ("", ".part", ".part.json", ".lock")]),
+            "download": (fetched, [f"new.npz{suffix}" for suffix in ("", ".part", ".part.json", ".lock", ".sha256")]),
         }
         self._cases = [
             (use, call, place, kind) for use, (call, places) in uses.items() for place in places for kind in KINDS

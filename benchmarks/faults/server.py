@@ -128,6 +128,7 @@ BEHAVIOURS: dict[str, Callable[[Handler, bytes], None]] = {
     "another range": shifted,
     "a range without saying which": lambda handler, content: handler.answer(206, content[handler.offset() :]),
     "416 always": lambda handler, content: handler.answer(416, b"", Content_Range=f"bytes */{handler.offset()}"),
+    "published anew": lambda handler, content: handler.answer(200, whole_npz(39)),
     "one bit flipped": lambda handler, content: part(handler, flipped(content)),
     "a page": lambda handler, content: handler.answer(200, b"<!DOCTYPE html><p>moved</p>", Content_Type="text/html"),
     "a page that calls itself data": lambda handler, content: handler.answer(200, b"\n<html></html>"),
@@ -146,6 +147,13 @@ BEHAVIOURS: dict[str, Callable[[Handler, bytes], None]] = {
 }
 
 
+def whole_npz(repeats: int) -> bytes:
+    """A data file with nothing wrong."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **{name: np.repeat(array, repeats, axis=0) for name, array in own_arrays().items()})
+    return buffer.getvalue()
+
+
 class Servers:
     """First every behaviour alone, then drawn sequences of up to four; after each the server is a good one."""
 
@@ -154,15 +162,13 @@ class Servers:
 
     def __init__(self, folder: Path):
         self._folder = folder
-        buffer = io.BytesIO()
-        np.savez(buffer, **{name: np.repeat(array, 20, axis=0) for name, array in own_arrays().items()})
-        self._content = buffer.getvalue()
+        self._content = whole_npz(40)
         self._server = Server(self._content)
         self._worker = Worker()
 
     def case(self, number: int, rng: np.random.Generator) -> Verdict:
         """Download; what has the file's name afterwards must be the file."""
-        names = list(BEHAVIOURS)
+        names = [name for name in BEHAVIOURS if name != "published anew"]
         drawn = [names[i] for i in rng.integers(len(names), size=rng.integers(1, 5))]
         queue = [names[number]] if number < len(names) else drawn
         path, told = self._folder / f"case-{number}" / "data.npz", []
@@ -178,6 +184,10 @@ class Servers:
                 problem = problem or "a file that is not the published one"
         if answer.kind != "value":
             problem = problem or "no file from a good server afterwards"
+        path.unlink(missing_ok=True)
+        self._server.behaviours = ["published anew"]
+        answer = self._worker.call(fetched, url, path)
+        problem = problem or answer.refusal(str(path)) or ("another file took its name" if path.exists() else None)
         return Verdict("dirty" if problem else "clean", f"{', '.join(queue)}: {problem or '; then '.join(told)}")
 
     def close(self) -> None:
