@@ -207,7 +207,9 @@ def test_a_file_that_is_no_longer_the_one_that_was_downloaded(server: Server, fi
     url = server.serves("/a", whole(GOOD))
     get(file, url)
     file.write_bytes(other)
-    with pytest.raises(DataError, match=r"cube-v0.npz: expected the file that was downloaded first, of SHA-256") as error:
+    with pytest.raises(
+        DataError, match=r"cube-v0.npz: expected the file that was downloaded first, of SHA-256"
+    ) as error:
         get(file, url)
     assert hashlib.sha256(other).hexdigest() in str(error.value)
     assert file.read_bytes() == other
@@ -222,7 +224,7 @@ def test_a_file_that_was_published_anew(server: Server, file: Path) -> None:
     file.unlink()
     server.serves("/a", whole(npz_bytes(9_000)))
     assert "cube-v0.npz: not downloaded: " in assert_fails(file, url)
-    with pytest.raises(DataError, match="if it was published anew, remove the .sha256 beside it"):
+    with pytest.raises(DataError, match=r"if it was published anew, remove the \.sha256 beside it"):
         get(file, url)
     assert not file.exists()
     record(file).unlink()
