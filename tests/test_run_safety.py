@@ -49,6 +49,10 @@ def run(finished, tmp_path):
     return tmp_path / "run"
 
 
+def tree(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def one_line(error):
     assert "\n" not in str(error.value)
     return str(error.value)
@@ -334,6 +338,16 @@ def test_what_does_not_fit_into_memory_is_refused_before_anything_is_made(own_da
     trained = members(agent.config_class(), (0,), {})
     with pytest.raises(SettingsError, match=r"memory: .* GB of steps gathered online; lower online_steps"):
         check_memory(agent, trained, TrainSettings(online_steps=1_000_000_000), own_dataset.spec)
+
+
+def test_memory_is_judged_when_a_run_is_continued_too(run, monkeypatch):
+    monkeypatch.setattr("guidedflow.training.prepare.available_memory", lambda: 1000.0)
+    before = tree(run)
+    for options in ({}, {"extend_to": 60}):
+        with pytest.raises(SettingsError, match=r"memory: .* GB of networks .*, or end other processes$") as error:
+            gf.resume(run, progress=False, **options)
+        one_line(error)
+        assert tree(run) == before
 
 
 def test_memory_that_is_left(tmp_path):
