@@ -327,12 +327,34 @@ def test_a_dirty_case_is_told_with_the_command_that_repeats_it(monkeypatch, caps
             pass
 
     monkeypatch.setitem(AREAS, "full disk", Area)
-    row = campaign("full disk", tmp_path, Arguments(seed=7))
+    row, is_whole = campaign("full disk", tmp_path, Arguments(seed=7))
+    assert is_whole
     assert (row["cases"], row["clean"], row["unprotected"], row["dirty"]) == (3, 2, 0, 1)
     first, again = capsys.readouterr().err.splitlines()
     assert again.strip() == "python -m benchmarks.faults --areas 'full disk' --seed 7 --only 1"
-    assert campaign("full disk", tmp_path, Arguments(seed=7, only=1))["cases"] == 1
+    assert campaign("full disk", tmp_path, Arguments(seed=7, only=1))[0]["cases"] == 1
     assert capsys.readouterr().err.splitlines()[0] == first
+
+
+def test_an_interrupted_campaign_counts_what_it_did(monkeypatch, tmp_path):
+    class Area:
+        total = quick = 3
+        is_closed = False
+
+        def __init__(self, folder):
+            pass
+
+        def case(self, number, rng):
+            if number == 2:
+                raise KeyboardInterrupt
+            return Verdict("clean", "nothing")
+
+        def close(self):
+            Area.is_closed = True
+
+    monkeypatch.setitem(AREAS, "links", Area)
+    row, is_whole = campaign("links", tmp_path, Arguments())
+    assert (row["cases"], row["clean"], is_whole, Area.is_closed) == (2, 2, False, True)
 
 
 REFUSAL = "guidedflow: error: own.npz: expected a file, found none\n"

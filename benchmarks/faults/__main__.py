@@ -6,7 +6,7 @@
 
 Every case makes one fault and judges what comes of it; docs/reliability.md has the promises. A case is decided by its
 area, its number and the seed (but for how fast the machine is). The exit code is 1 if any was dirty; such a case is
-printed with the command that repeats it.
+printed with the command that repeats it. Ctrl-C ends the campaign with the table of the cases until then.
 
 | column | |
 |---|---|
@@ -79,15 +79,17 @@ def main() -> None:
         for number, name in enumerate(arguments.areas):
             place = Path(folder) / str(number)
             place.mkdir()
-            rows.append(campaign(name, place, arguments))
+            row, is_whole = campaign(name, place, arguments)
+            rows.append(row)
+            if not is_whole:
+                break
     report({"seed": arguments.seed, "quick": arguments.quick, "json": arguments.json}, rows, markdown=True)
-    if any(row["dirty"] for row in rows):
-        sys.exit(1)
+    sys.exit(1 if any(row["dirty"] for row in rows) else 0 if is_whole else 130)
 
 
-def campaign(name: AreaName, folder: Path, arguments: Arguments) -> dict[str, object]:
-    """An area's cases, and the row that counts their outcomes."""
-    began, counts = time.monotonic(), Counter[str]()
+def campaign(name: AreaName, folder: Path, arguments: Arguments) -> tuple[dict[str, object], bool]:
+    """An area's cases: the row that counts their outcomes, and whether nobody interrupted them."""
+    began, counts, is_whole = time.monotonic(), Counter[str](), True
     area = AREAS[name](folder)
     numbers = range(area.quick if arguments.quick else area.total) if arguments.only is None else [arguments.only]
     try:
@@ -99,10 +101,13 @@ def campaign(name: AreaName, folder: Path, arguments: Arguments) -> dict[str, ob
                 say(f"{name} {number}: {verdict.outcome}: {verdict.what}")
             if verdict.outcome == "dirty":
                 say(f"    python -m benchmarks.faults --areas '{name}' --seed {arguments.seed} --only {number}")
+    except KeyboardInterrupt:
+        is_whole = False
     finally:
         area.close()
     outcomes = {outcome: counts[outcome] for outcome in ("clean", "unprotected", "dirty")}
-    return {"area": name, "cases": counts.total(), **outcomes, "seconds": round(time.monotonic() - began)}
+    row = {"area": name, "cases": counts.total(), **outcomes, "seconds": round(time.monotonic() - began)}
+    return row, is_whole
 
 
 if __name__ == "__main__":

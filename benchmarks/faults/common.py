@@ -100,9 +100,10 @@ def command(*words: Any, fault: dict[str, Any] | None = None, folder: Path) -> D
             code: int | None = process.wait(HANG_SECONDS)
         except subprocess.TimeoutExpired:
             code = None
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
         error.seek(0)
         return Done(code, error.read().decode(errors="replace"))
 
