@@ -8,13 +8,14 @@ FAULT is JSON:
 | ``number`` | at which of them, the first being 1 |
 | ``kill_in_evaluation`` | at which evaluation |
 | ``kill_after`` | seconds from the start, or from the moment that the others find |
-| ``count_to`` | a file that gets the number of operations of ``counted``, a pattern, at the end |
+| ``count_to`` | a file that gets, at the end, how many operations there were of each pattern in ``counted``, as JSON |
 | ``no_flock`` | locks fail as on a file system without |
 | ``limits`` | of resources, by the names of Python's ``resource`` |
 """
 
 import atexit
 import errno
+import functools
 import json
 import os
 import re
@@ -51,9 +52,10 @@ def _arm(fault: dict[str, Any]) -> None:
     elif "kill_after" in fault:
         _kill(delay)
     if "count_to" in fault:
-        counts = [0]
-        sys.addaudithook(_at(fault["counted"], lambda count: counts.__setitem__(0, count)))
-        atexit.register(lambda: Path(fault["count_to"]).write_text(str(counts[0])))
+        counts: dict[str, int] = {}
+        for name, pattern in fault["counted"].items():
+            sys.addaudithook(_at(pattern, functools.partial(counts.__setitem__, name)))
+        atexit.register(lambda: Path(fault["count_to"]).write_text(json.dumps(counts)))
 
 
 def _at(pattern: str, act: Any) -> Any:

@@ -1,10 +1,12 @@
 """Trainings that are killed at any moment and continued end bit for bit as one that nobody disturbed."""
 
+import json
 import re
 import shutil
+import signal
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,16 +18,25 @@ TRAININGS = {
     "online": ("--online-steps", "20"),
     "sweep": ("--sweep", "alpha=0.3,3"),
 }
-MOMENTS = (
-    "making the folder",
-    "writing a checkpoint",
-    "before its checksums",
-    "evaluating",
-    "writing records",
-    "at the end",
-    "any operation",
-    "any time",
-)
+OPERATIONS = {
+    "making the folder": "RUN( |/config)",
+    "writing a checkpoint": r"os.mkdir RUN/checkpoints/\S*tmp",
+    "before its checksums": r"RUN/\S*checksums.json",
+    "writing records": "RUN/(metrics|evaluations)",
+    "at the end": "RUN/(curves|summary)",
+    "any operation": "RUN",
+}
+"""Moments that are found by what is done to files; see ``benchmarks.faults.child``."""
+MOMENTS = (*OPERATIONS, "evaluating", "any time")
+
+
+class Reference(NamedTuple):
+    """A training that nobody disturbed."""
+
+    content: dict[str, str]
+    seconds: float
+    operations: dict[str, int]
+    """How many there were of each of ``OPERATIONS``."""
 
 
 class Kills:
@@ -38,24 +49,25 @@ class Kills:
         self._folder = folder
         self._log = write_log(folder / "log.npz")
         self._worker = Worker()
-        self._undisturbed: dict[str, tuple[dict[str, str], float, int]] = {}
+        self._undisturbed: dict[str, Reference] = {}
 
     def case(self, number: int, rng: np.random.Generator) -> Verdict:
         """Train, kill, continue; perhaps kill and continue again; compare."""
         name = list(TRAININGS)[number // len(MOMENTS) % len(TRAININGS)]
-        expected, seconds, operations = self._reference(name)
+        reference = self._reference(name)
         run = self._folder / f"run-{number}"
-        start, told = train_words(self._log, run, *TRAININGS[name]), []
-        resume: tuple[Any, ...] = ("train", "--resume", run, *(["--eval-async"] if name == "async" else []))
+        start = train_words(self._log, run, *TRAININGS[name])
+        resume = ("train", "--resume", run, *(["--eval-async"] if name == "async" else []))
+        told, problem = [], None
         for again in range(1 + int(rng.random() < 1 / 3)):
-            moment, fault = self._fault(run, number if not again else int(rng.integers(100)), rng, seconds, operations)
+            moment = MOMENTS[(int(rng.integers(len(MOMENTS))) if again else number) % len(MOMENTS)]
+            fault = self._fault(moment, run, rng, reference)
             words = resume if (run / "config.json").exists() else start
             done = command(*words, fault=fault, folder=self._folder)
-            told.append(f"{moment} {fault}")
-            if done.code != -9 and done.failure():
-                return Verdict("dirty", f"{name}, killed {'; '.join(told)}: {done.failure()}")
+            told.append(f"{moment} {fault}" if done.code == -signal.SIGKILL else f"not {moment}, which never came")
+            problem = problem or (done.failure() if done.code != -signal.SIGKILL else None)
         done = command(*(resume if (run / "config.json").exists() else start), folder=self._folder)
-        problem = done.failure() or self._difference(run, expected)
+        problem = problem or done.failure() or self._difference(run, reference)
         shutil.rmtree(run)
         what = f"{name}, killed {'; '.join(told)}: {problem or 'the same end'}"
         return Verdict("dirty" if problem else "clean", what)
@@ -64,44 +76,35 @@ class Kills:
         """See ``Area``."""
         self._worker.close()
 
-    def _reference(self, name: str) -> tuple[dict[str, str], float, int]:
-        """The undisturbed training's content, seconds, and number of file operations in its folder."""
+    def _reference(self, name: str) -> Reference:
         if name not in self._undisturbed:
             run, counts = self._folder / f"undisturbed-{name}", self._folder / f"operations-{name}"
             began = time.monotonic()
-            fault = {"count_to": str(counts), "counted": re.escape(str(run))}
+            counted = {moment: pattern.replace("RUN", re.escape(str(run))) for moment, pattern in OPERATIONS.items()}
+            fault = {"count_to": str(counts), "counted": counted}
             done = command(*train_words(self._log, run, *TRAININGS[name]), fault=fault, folder=self._folder)
             if done.failure():
                 raise RuntimeError(f"expected an undisturbed training to end well, found {done.failure()}")
             seconds = time.monotonic() - began
-            self._undisturbed[name] = self._worker.value(run_content, run), seconds, int(counts.read_text())
+            content = self._worker.value(run_content, run)
+            self._undisturbed[name] = Reference(content, seconds, json.loads(counts.read_text()))
         return self._undisturbed[name]
 
-    def _fault(
-        self, run: Path, number: int, rng: np.random.Generator, seconds: float, operations: int
-    ) -> tuple[str, dict[str, Any]]:
-        """A moment, and how a child finds it."""
-        moment, at = MOMENTS[number % len(MOMENTS)], re.escape(str(run))
-        kinds: dict[str, dict[str, Any]] = {
-            "making the folder": {"kill_at": f"{at}($|/config)", "number": int(rng.integers(1, 4))},
-            "writing a checkpoint": {
-                "kill_at": rf"os.mkdir {at}/checkpoints/\S*tmp\S*( |$)",
-                "number": int(rng.integers(1, 5)),
-                "kill_after": float(rng.uniform(0, 0.08)),
-            },
-            "before its checksums": {"kill_at": rf"{at}/\S*checksums.json", "number": int(rng.integers(1, 5))},
-            "evaluating": {"kill_in_evaluation": int(rng.integers(1, 3)), "kill_after": float(rng.uniform(0, 0.3))},
-            "writing records": {"kill_at": rf"{at}/(metrics|evaluations)", "number": int(rng.integers(1, 14))},
-            "at the end": {"kill_at": rf"{at}/(curves|summary)", "number": int(rng.integers(1, 5))},
-            "any operation": {"kill_at": at, "number": int(rng.integers(1, operations + 1))},
-            "any time": {"kill_after": float(rng.uniform(0.5, 1) * seconds)},
-        }
-        return moment, kinds[moment]
+    def _fault(self, moment: str, run: Path, rng: np.random.Generator, reference: Reference) -> dict[str, Any]:
+        """How a child finds a moment."""
+        if moment == "evaluating":
+            return {"kill_in_evaluation": int(rng.integers(1, 3)), "kill_after": float(rng.uniform(0, 0.3))}
+        if moment == "any time":  # Importing takes the first quarter, and compiling, later on not needed, the last.
+            return {"kill_after": float(rng.uniform(0.25, 0.7) * reference.seconds)}
+        delay = float(rng.uniform(0, 0.08)) if moment == "writing a checkpoint" else 0.0
+        number = int(rng.integers(reference.operations[moment])) + 1
+        pattern = OPERATIONS[moment].replace("RUN", re.escape(str(run)))
+        return {"kill_at": pattern, "number": number, "kill_after": delay}
 
-    def _difference(self, run: Path, expected: dict[str, str]) -> str | None:
+    def _difference(self, run: Path, reference: Reference) -> str | None:
         found = self._worker.call(run_content, run)
         if found.kind != "value":
             return f"{found.kind}: {found.value}"
-        others = [name for name, content in expected.items() if found.value[name] != content]
+        others = [name for name, content in reference.content.items() if found.value[name] != content]
         left = [path.name for path in run.rglob("*tmp*")]
         return f"other {', '.join(others)}; left over: {', '.join(left)}" if others or left else None
