@@ -18,6 +18,7 @@ import time
 import numpy as np
 import pytest
 from conftest import guidedflow, own_arrays, trained_agents
+from orbax.checkpoint import CheckpointManager
 
 import guidedflow as gf
 from guidedflow.agents import find_agent
@@ -145,7 +146,8 @@ def test_without_locks_work_goes_on_with_a_notice(number, run, tmp_path, monkeyp
 
 def test_what_a_killed_run_had_begun_to_write_is_removed(run):
     (run / "videos").mkdir()
-    for name in ("metrics.jsonl.123.tmp", "videos/old.gif.123.tmp", "videos/new.gif.123.tmp"):
+    begun = ["metrics.jsonl.123.tmp", "checkpoints/40/checksums.json.123.tmp"]
+    for name in (*begun, "videos/old.gif.123.tmp", "videos/new.gif.123.tmp"):
         (run / name).write_text("half")
     os.utime(run / "videos" / "old.gif.123.tmp", (0, time.time() - 7200))
     with RunFolder(run).lock():
@@ -181,6 +183,22 @@ def test_a_disk_that_is_full_ends_the_logging_to_tensorboard_alone(own_dataset, 
     assert [said.endswith("cannot be written (No space left on device); this run logs no more to it") for said in told]
     assert len(told) == 1
     assert len(RunFolder(made.path).metrics()) == 40
+
+
+def test_a_checkpoint_that_cannot_be_finished_does_not_hide_why_the_training_ended(own_dataset, tmp_path, monkeypatch):
+    finish = CheckpointManager.close
+
+    def close(self):
+        finish(self)
+        raise ValueError("RESOURCE_EXHAUSTED: no room")
+
+    def fail(progress):
+        if progress.step >= 20:
+            raise OSError(errno.ENOSPC, "why it ended")
+
+    monkeypatch.setattr(CheckpointManager, "close", close)
+    with pytest.raises(OSError, match="why it ended"):
+        gf.train(dataset=own_dataset, run_dir=tmp_path / "run", progress=False, callbacks=[fail], **SMALL)
 
 
 # -------------------------------------------------------------------------------------------------------- checkpoints

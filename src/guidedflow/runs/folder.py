@@ -150,7 +150,7 @@ class RunFolder:
 
     def _remove_stale(self) -> None:
         # Nobody else writes here while the lock is held, but `evaluate --videos` films without it.
-        stale = [*self.path.glob("*.tmp")]
+        stale = [*self.path.glob("*.tmp"), *self.path.glob("checkpoints/*/checksums.json.*.tmp")]
         stale += [path for path in self.path.glob("videos/*.tmp") if time.time() - path.stat().st_mtime > STALE_SECONDS]
         for path in stale:
             path.unlink(missing_ok=True)

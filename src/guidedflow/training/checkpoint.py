@@ -22,6 +22,8 @@ from guidedflow.errors import RunError
 from guidedflow.files import make_sure_of_room, write_text
 
 KEPT_LAST = 2
+OVERHEAD = 2**18
+"""Bytes that are left free for what a checkpoint holds beside its arrays: shapes, places, indices, checksums."""
 CHECKSUMS = "checksums.json"
 """SHA-256 of a checkpoint's other files, by their paths in it. Those of older versions have none."""
 # What Orbax and TensorStore raise where a file is missing, damaged or cannot be written.
@@ -78,7 +80,7 @@ class Checkpoints:
         """
         if step in self._manager.all_steps():
             return
-        size = sum(leaf.nbytes for leaf in jax.tree.leaves(dict(items)))
+        size = OVERHEAD + sum(leaf.nbytes for leaf in jax.tree.leaves(dict(items)))
         saved = {name: ocp.args.StandardSave(item) for name, item in items.items()}
         try:
             make_sure_of_room(self.directory, size)  # Halfway through, Orbax leaves pages of tracebacks.
@@ -155,9 +157,10 @@ class Checkpoints:
             ) from error
 
     def close(self) -> None:
-        """Finish what is being written and let go of the folder."""
+        """Finish what is being written and let go of the folder; what failed is told by ``wait`` alone."""
         self._finisher.shutdown()
-        self._manager.close()
+        with suppress(*FAILURES):  # It would hide the error for which the training ends.
+            self._manager.close()
 
     def __enter__(self) -> Self:
         return self
