@@ -62,8 +62,8 @@ class Done(NamedTuple):
     error: str
     """Its standard error."""
 
-    def refusal(self, *codes: int) -> str | None:
-        """What is wrong with it as the refusal of a fault; None: nothing, it is one line and one of ``codes``."""
+    def refusal(self) -> str | None:
+        """What is wrong with it as the refusal of a fault; None: nothing, it is one line and exit code 2."""
         lines = self.error.splitlines()
         # Progress and notices come before; the last line is the error.
         told = [line for line in lines if line.startswith("guidedflow: error: ")]
@@ -71,7 +71,7 @@ class Done(NamedTuple):
             return "it hung"
         if "Traceback" in self.error:
             return f"exit code {self.code}, a traceback: {lines[-1][:200]}"
-        if self.code not in (codes or (2,)) or len(told) != 1 or lines[-1] != told[0]:
+        if self.code != 2 or len(told) != 1 or lines[-1] != told[0]:
             return f"exit code {self.code}, standard error ends in {' | '.join(lines[-3:])[:300]!r}"
         return None
 
@@ -116,12 +116,12 @@ class Answer(NamedTuple):
     value: Any
     """The value, or the error's words."""
 
-    def refusal(self, *names: str) -> str | None:
-        """What is wrong with it as a refusal that has one of ``names`` in it; None: nothing."""
+    def refusal(self, name: str) -> str | None:
+        """What is wrong with it as a refusal that names a file; None: nothing."""
         if self.kind != "error":
             return f"{self.kind}: {self.value}"[:300]
-        if "\n" in self.value or not any(name in self.value for name in names):
-            return f"expected one line that names {' or '.join(names)}, found {self.value[:300]!r}"
+        if "\n" in self.value or name not in self.value:
+            return f"expected one line that names {name}, found {self.value[:300]!r}"
         return None
 
 

@@ -105,6 +105,6 @@ class Kills:
         found = self._worker.call(run_content, run)
         if found.kind != "value":
             return f"{found.kind}: {found.value}"
-        others = [name for name, content in reference.content.items() if found.value[name] != content]
-        left = [path.name for path in run.rglob("*tmp*")]
-        return f"other {', '.join(others)}; left over: {', '.join(left)}" if others or left else None
+        problems = [f"other {name}" for name, content in reference.content.items() if found.value[name] != content]
+        problems += [f"{path.name} left over" for path in run.rglob("*tmp*")]
+        return ", ".join(problems) or None

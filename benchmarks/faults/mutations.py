@@ -40,12 +40,10 @@ class Mutations:
         self._worker = Worker()
         self._targets: list[Target] = []
         sources = self._worker.value(write_sources, folder)
+        readers = {"checkpoint": read_run, "records": read_run, "report": read_report}
         for kind, name, files, is_protected in sources:
-            root, read = folder / name, read_run if name == "run" else read_data
-            if kind == "report":
-                read = read_report
-            files = tuple(files)
-            self._targets.append(Target(kind, root, files, is_protected, read, self._worker.value(read, root)))
+            root, read = folder / name, readers.get(kind, read_data)
+            self._targets.append(Target(kind, root, tuple(files), is_protected, read, self._worker.value(read, root)))
 
     def case(self, number: int, rng: np.random.Generator) -> Verdict:
         """Change one thing in a copy, and read it."""
