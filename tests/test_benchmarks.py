@@ -2,8 +2,10 @@
 
 import importlib
 import json
+import os
 import subprocess
 import sys
+import time
 from multiprocessing import Pipe
 from pathlib import Path
 
@@ -17,9 +19,12 @@ sys.path.append(str(ROOT))
 
 from benchmarks import endtoend, gpu, learn, signals
 from benchmarks.common import OutOfMemory, apart, run
+from benchmarks.faults.__main__ import AREAS, Arguments, campaign
+from benchmarks.faults.common import Done, Verdict, Worker
 from benchmarks.floor import gflop, matrix_products
 from benchmarks.update import Setup
 from guidedflow.errors import SettingsError
+from guidedflow.files import read_text
 from guidedflow.suites.ogbench.recipes import recipe
 
 TINY = ["--hidden", "8"]
@@ -379,3 +384,103 @@ def test_many_jobs_are_checked_listed_and_looked_at(rows):
     assert [(row["command"], row["jobs"]) for row in found] == [("list", 864), ("status", 864), ("page", 864)]
     for row in found:
         assert_positive(row, "seconds")
+
+
+@pytest.mark.slow
+def test_no_fault_is_dirty_and_every_area_has_cases():
+    command = [sys.executable, "-m", "benchmarks.faults", "--quick", "--json"]
+    completed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    found = results(completed.stdout)
+    assert [row["area"] for row in found] == list(AREAS)
+    for row in found:
+        assert row["cases"] == row["clean"] + row["unprotected"] > 0, completed.stderr
+    assert completed.returncode == 0
+
+
+def test_a_dirty_case_is_told_with_the_command_that_repeats_it(monkeypatch, capsys, tmp_path):
+    class Area:
+        total = quick = 3
+
+        def __init__(self, folder):
+            assert folder == tmp_path
+
+        def case(self, number, rng):
+            return Verdict("dirty" if number == 1 else "clean", f"draws {rng.integers(100)}")
+
+        def close(self):
+            pass
+
+    monkeypatch.setitem(AREAS, "full disk", Area)
+    row, is_whole = campaign("full disk", tmp_path, Arguments(seed=7))
+    assert is_whole
+    assert (row["cases"], row["clean"], row["unprotected"], row["dirty"]) == (3, 2, 0, 1)
+    first, again = capsys.readouterr().err.splitlines()
+    assert again.strip() == "python -m benchmarks.faults --areas 'full disk' --seed 7 --only 1"
+    assert campaign("full disk", tmp_path, Arguments(seed=7, only=1))[0]["cases"] == 1
+    assert capsys.readouterr().err.splitlines()[0] == first
+
+
+def test_an_interrupted_campaign_counts_what_it_did(monkeypatch, tmp_path):
+    class Area:
+        total = quick = 3
+        is_closed = False
+
+        def __init__(self, folder):
+            pass
+
+        def case(self, number, rng):
+            if number == 2:
+                raise KeyboardInterrupt
+            return Verdict("clean", "nothing")
+
+        def close(self):
+            Area.is_closed = True
+
+    monkeypatch.setitem(AREAS, "links", Area)
+    row, is_whole = campaign("links", tmp_path, Arguments())
+    assert (row["cases"], row["clean"], is_whole, Area.is_closed) == (2, 2, False, True)
+
+
+REFUSAL = "guidedflow: error: own.npz: expected a file, found none\n"
+
+
+@pytest.mark.parametrize(
+    ("done", "problem"),
+    [
+        (Done(2, REFUSAL), None),
+        (Done(2, "step 10/40\n" + REFUSAL), None),
+        (Done(None, ""), "it hung"),
+        (Done(1, REFUSAL), "exit code 1"),
+        (Done(2, REFUSAL + REFUSAL), "exit code 2"),
+        (Done(2, REFUSAL + "and more\n"), "exit code 2"),
+        (Done(2, ""), "exit code 2"),
+        (Done(2, "Traceback (most recent call last):\n" + REFUSAL), "a traceback"),
+    ],
+)
+def test_what_is_a_refusal_in_one_line(done, problem):
+    found = done.refusal()
+    assert found is None if problem is None else problem in found
+
+
+@pytest.mark.slow
+def test_a_call_that_hangs_or_dies_costs_no_more_than_itself():
+    worker = Worker()
+    try:
+        assert worker.call(int, "12") == ("value", 12)
+        assert worker.call(int, "x").kind == "other"
+        assert worker.call(read_text, ROOT).refusal(str(ROOT)) is None
+        assert worker.call(time.sleep, 60, seconds=0.5).kind == "hang"
+        assert worker.call(os._exit, 3) == ("died", "exit code 3")
+        assert worker.call(bytes, 10**10).value.startswith("MemoryError")
+        assert worker.call(int, "12") == ("value", 12)
+    finally:
+        worker.close()
+
+
+def test_a_child_is_killed_at_the_operation_that_was_asked_for(tmp_path):
+    fault = {"kill_at": "os.mkdir .*/b", "number": 2}
+    program = f"import os\nfrom benchmarks.faults import child\nchild._arm({fault})\n"
+    program += f"\nfor name in ('a', 'b1', 'b2', 'b3'): os.mkdir({str(tmp_path)!r} + '/' + name)"
+    completed = subprocess.run([sys.executable, "-c", program], cwd=ROOT, start_new_session=True, check=False)
+    assert completed.returncode == -9
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b1"]

@@ -1,6 +1,7 @@
 """The downloader against a local server that misbehaves in each of the ways that real ones do."""
 
 import errno
+import hashlib
 import io
 import json
 import os
@@ -176,7 +177,12 @@ def get(file: Path, *urls: str, **options: object) -> Path:
 
 def assert_complete(file: Path) -> None:
     assert file.read_bytes() == GOOD
-    assert [path.name for path in file.parent.iterdir()] == [file.name]
+    assert sorted(path.name for path in file.parent.iterdir()) == [file.name, f"{file.name}.sha256"]
+    assert record(file).read_text() == f"{hashlib.sha256(GOOD).hexdigest()}  {file.name}\n"
+
+
+def record(file: Path) -> Path:
+    return file.with_name(f"{file.name}.sha256")
 
 
 def assert_fails(file: Path, *urls: str, **options: object) -> str:
@@ -194,6 +200,47 @@ def assert_fails(file: Path, *urls: str, **options: object) -> str:
 
 def part_of(file: Path) -> Path:
     return file.with_name(file.name + ".part")
+
+
+def test_a_file_that_is_no_longer_the_one_that_was_downloaded(server: Server, file: Path) -> None:
+    other = npz_bytes(9_000)
+    url = server.serves("/a", whole(GOOD))
+    get(file, url)
+    file.write_bytes(other)
+    with pytest.raises(
+        DataError, match=r"cube-v0.npz: expected the file that was downloaded first, of SHA-256"
+    ) as error:
+        get(file, url)
+    assert hashlib.sha256(other).hexdigest() in str(error.value)
+    assert file.read_bytes() == other
+    record(file).unlink()  # It is the user's own then.
+    assert get(file, url).read_bytes() == other
+    assert not record(file).exists()
+
+
+def test_a_file_that_was_published_anew(server: Server, file: Path) -> None:
+    url = server.serves("/a", whole(GOOD))
+    get(file, url)
+    file.unlink()
+    server.serves("/a", whole(npz_bytes(9_000)))
+    assert "cube-v0.npz: not downloaded: " in assert_fails(file, url)
+    with pytest.raises(DataError, match=r"if it was published anew, remove the \.sha256 beside it"):
+        get(file, url)
+    assert not file.exists()
+    record(file).unlink()
+    assert get(file, url).read_bytes() == npz_bytes(9_000)
+
+
+def test_a_record_that_is_none(server: Server, file: Path) -> None:
+    file.parent.mkdir()
+    for text in ("", "good", "f" * 64):
+        record(file).write_text(text)
+        with pytest.raises(DataError, match=r"cube-v0.npz.sha256: expected the SHA-256 of cube-v0.npz, found"):
+            get(file, server.serves("/a", whole(GOOD)))
+    record(file).unlink()
+    os.mkfifo(record(file))
+    with pytest.raises(DataError, match=r"cube-v0.npz.sha256: expected a data file, found a pipe"):
+        get(file, server.serves("/a", whole(GOOD)))
 
 
 @pytest.mark.parametrize("behaviour", [ranged(GOOD), whole(GOOD), chunked])
@@ -529,7 +576,8 @@ def test_fetch_d4rl(server: Server, tmp_path: Path) -> None:
     assert d4rl.fetch("door-human-v1", tmp_path, bases=bases).read_bytes() == good
     with pytest.raises(DataError, match=r"pen-human-v1.hdf5: not downloaded: .*expected a whole HDF5 file"):
         d4rl.fetch("pen-human-v1", tmp_path, bases=bases)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["door-human-v1.hdf5", "good.hdf5"]
+    made = ["door-human-v1.hdf5", "door-human-v1.hdf5.sha256", "good.hdf5"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == made
 
 
 def test_the_public_bases_join_with_a_file_name() -> None:

@@ -64,7 +64,8 @@ def edit(run, change):
         (lambda run: edit(run, lambda c: c["settings"].update(seeds="ab")), r"config.json: .*seeds"),
         (lambda run: (run / "metrics.jsonl").write_text('{"step": 10}\n'), r"metrics.jsonl: line 1: .*step and seed"),
         (lambda run: (run / "metrics.jsonl").write_bytes(b"\x80\n"), r"metrics.jsonl: expected UTF-8"),
-        (lambda run: (run / "evaluations.csv").write_text("step,seed\nx,y\n"), r"evaluations.csv: line 2"),
+        (lambda run: (run / "evaluations.csv").write_text("step,seed\nx,y\n"), r"evaluations.csv: line 1"),
+        (lambda run: (run / "evaluations.csv").write_text(""), r"evaluations.csv: line 1"),
         (lambda run: shutil.rmtree(run / "checkpoints"), r"checkpoints: .*recorded step 60, found none"),
     ],
 )

@@ -6,8 +6,10 @@ See docs/reliability-runs.md.
 import errno
 import fcntl
 import io
+import json
 import math
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -16,10 +18,12 @@ import time
 import numpy as np
 import pytest
 from conftest import guidedflow, own_arrays, trained_agents
+from orbax.checkpoint import CheckpointManager
 
 import guidedflow as gf
 from guidedflow.agents import find_agent
 from guidedflow.data.download import locked
+from guidedflow.data.formats import hdf5
 from guidedflow.errors import DataError, RunError, SettingsError
 from guidedflow.processes import available_memory
 from guidedflow.runs.folder import RunFolder
@@ -44,6 +48,10 @@ def run(finished, tmp_path):
     """A copy of it."""
     shutil.copytree(finished, tmp_path / "run")
     return tmp_path / "run"
+
+
+def tree(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def one_line(error):
@@ -101,6 +109,13 @@ def test_the_page_shows_no_film_that_is_a_link(run, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".lock", ".part", ".part.json"])
+def test_a_download_waits_for_no_pipe(suffix, tmp_path):
+    os.mkfifo(tmp_path / f"data.npz{suffix}")
+    with pytest.raises(DataError, match="expected a file or none, found something else"), locked(tmp_path / "data.npz"):
+        pass
+
+
+@pytest.mark.parametrize("suffix", [".lock", ".part", ".part.json"])
 def test_a_download_follows_no_link(suffix, tmp_path):
     (tmp_path / "mine").write_text("mine")
     (tmp_path / f"data.npz{suffix}").symlink_to(tmp_path / "mine")
@@ -131,11 +146,21 @@ def test_without_locks_work_goes_on_with_a_notice(number, run, tmp_path, monkeyp
 
 def test_what_a_killed_run_had_begun_to_write_is_removed(run):
     (run / "videos").mkdir()
-    for name in ("metrics.jsonl.123.tmp", "videos/old.gif.123.tmp", "videos/new.gif.123.tmp"):
+    begun = ["metrics.jsonl.123.tmp", "checkpoints/40/checksums.json.123.tmp"]
+    for name in (*begun, "videos/old.gif.123.tmp", "videos/new.gif.123.tmp"):
         (run / name).write_text("half")
     os.utime(run / "videos" / "old.gif.123.tmp", (0, time.time() - 7200))
     with RunFolder(run).lock():
         assert [path.name for path in run.rglob("*.tmp")] == ["new.gif.123.tmp"]
+
+
+def test_a_run_that_was_killed_before_it_had_a_config_is_started_anew(own_dataset, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "lock").touch()
+    (tmp_path / "run" / "config.json.999999999.tmp").write_text("{")
+    made = gf.train(dataset=own_dataset, run_dir=tmp_path / "run", progress=False, **SMALL)
+    assert made.is_finished
+    assert not list(made.path.glob("*.tmp"))
 
 
 # ------------------------------------------------------------------------------------------------------- a full disk
@@ -160,6 +185,22 @@ def test_a_disk_that_is_full_ends_the_logging_to_tensorboard_alone(own_dataset, 
     assert len(RunFolder(made.path).metrics()) == 40
 
 
+def test_a_checkpoint_that_cannot_be_finished_does_not_hide_why_the_training_ended(own_dataset, tmp_path, monkeypatch):
+    finish = CheckpointManager.close
+
+    def close(self):
+        finish(self)
+        raise ValueError("RESOURCE_EXHAUSTED: no room")
+
+    def fail(progress):
+        if progress.step >= 20:
+            raise OSError(errno.ENOSPC, "why it ended")
+
+    monkeypatch.setattr(CheckpointManager, "close", close)
+    with pytest.raises(OSError, match="why it ended"):
+        gf.train(dataset=own_dataset, run_dir=tmp_path / "run", progress=False, callbacks=[fail], **SMALL)
+
+
 # -------------------------------------------------------------------------------------------------------- checkpoints
 
 
@@ -179,6 +220,41 @@ def test_a_flipped_bit_anywhere_in_a_checkpoint_is_found(run):
     for use in (gf.resume, gf.load_policy, trained_agents):
         with pytest.raises(RunError, match=r"checkpoints/40: .* is damaged or missing"):
             use(run)
+
+
+def test_what_describes_a_checkpoint_is_of_another_type(run):
+    path = run / "checkpoints" / "40" / "_CHECKPOINT_METADATA"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "init_timestamp_nsecs": "x"}))
+    with pytest.raises(RunError, match=r"checkpoints/40: expected a whole checkpoint .* _CHECKPOINT_METADATA is dam"):
+        gf.load_policy(run)
+    (path.parent / "checksums.json").unlink()
+    with pytest.raises(RunError, match=r"checkpoints: expected checkpoints of a run, found: "):
+        gf.load_policy(run)
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "{", "[" * 100_000])
+def test_checksums_that_are_none(text, run):
+    (run / "checkpoints" / "40" / "checksums.json").write_text(text)
+    with pytest.raises(RunError, match=r"checkpoints/40: expected a whole checkpoint"):
+        gf.load_policy(run)
+
+
+@pytest.mark.parametrize("name", ["checksums.json", "_CHECKPOINT_METADATA", "agents/manifest.ocdbt", "agents/d"])
+def test_no_pipe_or_device_in_a_checkpoint_is_read(name, run):
+    path = run / "checkpoints" / "40" / name
+    path.rename(run / "moved")
+    os.mkfifo(path)
+    with pytest.raises(RunError, match=f"{name}: expected files and folders in a checkpoint") as error:
+        gf.load_policy(run)
+    one_line(error)
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(RunError, match=f"{name}: expected files and folders in a checkpoint"):
+        trained_agents(run)
+    path.unlink()
+    path.symlink_to(run / "moved")
+    if path.is_file():  # A store may keep files by links.
+        gf.load_policy(run)
 
 
 def test_checkpoints_without_checksums_still_load(run):
@@ -234,7 +310,7 @@ HUGE = "9" * 4000
         ("metrics.jsonl", lambda text: text.replace('"step": 20', f'"x": {HUGE}, "step": 20')),
         ("metrics.jsonl", lambda text: text.replace('"step": 20', '"x": "text", "step": 20')),
         ("metrics.jsonl", lambda text: text.replace('"step": 20', '"variant": "alpha=x", "step": 20')),
-        ("evaluations.csv", lambda text: "step,variant\n1," + "x" * 200_000 + "\n"),
+        ("evaluations.csv", lambda text: f"{text.splitlines()[0]}\n1," + "x" * 200_000 + "\n"),
         ("evaluations.csv", lambda text: text.replace("20,,0", "20,alpha=x,0", 1)),
         ("evaluations.csv", lambda text: text.replace("20,,0", f"{HUGE},,0", 1)),
     ],
@@ -282,6 +358,16 @@ def test_what_does_not_fit_into_memory_is_refused_before_anything_is_made(own_da
         check_memory(agent, trained, TrainSettings(online_steps=1_000_000_000), own_dataset.spec)
 
 
+def test_memory_is_judged_when_a_run_is_continued_too(run, monkeypatch):
+    monkeypatch.setattr("guidedflow.training.prepare.available_memory", lambda: 1000.0)
+    before = tree(run)
+    for options in ({}, {"extend_to": 60}):
+        with pytest.raises(SettingsError, match=r"memory: .* GB of networks .*, or end other processes$") as error:
+            gf.resume(run, progress=False, **options)
+        one_line(error)
+        assert tree(run) == before
+
+
 def test_memory_that_is_left(tmp_path):
     assert available_memory(tmp_path) == math.inf
     (tmp_path / "proc").mkdir()
@@ -317,6 +403,31 @@ def test_files_that_cannot_grow_end_the_training_in_one_line(kilobytes, own_file
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith("guidedflow: error: ")
     assert "File too large" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kilobytes", [4, 60])
+def test_data_that_cannot_be_written_is_one_line_and_leaves_nothing(kilobytes, tmp_path):
+    words = "data generate mujoco/hopper/medium-v0 --stand-in random --episodes 4 --workers 1 --data-dir data"
+    done = limited(f"-f {kilobytes}", words, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("guidedflow: error: ")
+    assert "Traceback" not in done.stderr
+    assert "File too large" in done.stderr.splitlines()[-1]
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_hdf5_that_cannot_be_written_is_an_error(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    arrays = {**own_arrays(), "observations": np.zeros((120, 4), np.float32)}
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large") as error:
+            hdf5.write(tmp_path / "own.hdf5", arrays, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert error.value.filename == str(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

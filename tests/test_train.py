@@ -1,5 +1,6 @@
 """What ``train`` and ``resume`` promise beside learning: callbacks, loggers, plugins, records, longer runs."""
 
+import errno
 import json
 import math
 import os
@@ -179,6 +180,52 @@ def test_weights_and_biases_knows_runs_by_an_id_of_their_own_and_their_steps(own
     assert logged.count("finished") == 4
     with pytest.raises(gf.SettingsError, match="wandb: expected online or offline"):
         WeightsAndBiases("maybe")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fails_in", ["init", "log", "finish"])
+def test_weights_and_biases_on_a_full_disk_is_a_notice(fails_in, own_dataset, tmp_path, monkeypatch, caplog):
+    wandb = pytest.importorskip("wandb")
+
+    class Stub:
+        def log(self, values, step):
+            self.fail("log")
+
+        def finish(self):
+            self.fail("finish")
+
+        def fail(self, name):
+            if name == fails_in:
+                raise wandb.Error("no\nroom")
+
+    def init(**_):
+        if fails_in == "init":
+            raise OSError(errno.ENOSPC, "no room")
+        return Stub()
+
+    monkeypatch.setattr(wandb, "init", init)
+    with caplog.at_level("WARNING", "guidedflow"):
+        run = gf.train(dataset=own_dataset, run_dir=tmp_path / "run", wandb="offline", **SMALL)
+    assert run.is_finished
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert told.endswith("no room); this run logs no more to it")
+
+
+def test_what_a_logger_of_the_users_own_raises_stays_and_the_run_is_saved(own_dataset, tmp_path):
+    class Mine:
+        def start(self, path, config, step):
+            pass
+
+        def log(self, step, label, values):
+            if step == 20:
+                raise OSError(errno.ENOSPC, "mine")
+
+        def close(self):
+            pass
+
+    with pytest.raises(OSError, match="mine"):
+        gf.train(dataset=own_dataset, run_dir=tmp_path / "run", loggers=[Mine()], **SMALL)
+    assert gf.resume(tmp_path / "run", dataset=own_dataset, progress=False).is_finished
 
 
 # ------------------------------------------------------------------------------------------------ other algorithms
@@ -369,6 +416,7 @@ def test_two_starts_in_one_second_have_folders_of_their_own(own_dataset, tmp_pat
 
 def test_a_folder_that_is_there_is_said_before_the_data_is_read(tmp_path):
     (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
     with pytest.raises(gf.RunError, match="expected a new folder for the run"):
         gf.train(tmp_path / "missing.npz", run_dir=tmp_path / "run")
 

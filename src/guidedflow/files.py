@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -56,6 +57,20 @@ def _is_alive(process: int) -> bool:
     except OSError:  # Another user's.
         return True
     return True
+
+
+def make_sure_of_room(folder: Path, size: int) -> None:
+    """Raise the OSError that writing a file of ``size`` bytes would end in, naming ``folder``.
+
+    For libraries that do not survive it: HDF5 ends the process.
+    """
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -4,6 +4,7 @@ import difflib
 import errno
 import gc
 import io
+import logging
 import os
 import signal
 import sys
@@ -66,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             stream.reconfigure(errors="replace")  # What a terminal's encoding lacks is shown as a question mark.
     warnings.showwarning = _show_warning
     sys.excepthook = _show_uncaught
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # Orbax's tasks that nobody asks for after a failure.
     show_notices(always=True)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, lambda *_: _end_at_once(words))

@@ -1,8 +1,10 @@
 """Published data files over HTTP: resumed when broken, verified before they take their final name."""
 
+import hashlib
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -19,7 +21,9 @@ import rich.progress as bars
 from filelock import Timeout
 
 from guidedflow.data.opening import archive
+from guidedflow.data.opening.regular import regular
 from guidedflow.errors import DataError
+from guidedflow.files import write_text
 from guidedflow.locks import held
 
 OnProgress = Callable[[int, int | None], None]
@@ -93,6 +97,9 @@ def download(
     that broke off is kept, and the next call resumes it from the URL that it was begun with; one that fails
     its check is removed. Of several processes with one destination, one downloads and the others wait.
 
+    The first download's SHA-256 is kept in `<destination>.sha256`, as `sha256sum` writes and checks it. It is
+    compared whenever the file is there already or is downloaded again.
+
     Args:
         urls: where the same file is published, in order of preference.
         destination: the final path; missing folders are made.
@@ -102,7 +109,8 @@ def download(
         pauses: seconds before each further try of a URL whose transfer broke; as many tries as pauses.
 
     Raises:
-        DataError: no URL gave the file, one line with each URL and its reason; or the one that is there is damaged.
+        DataError: no URL gave the file, one line with each URL and its reason; or the one that is there is damaged,
+            or no longer the one that was downloaded.
         OSError: the file cannot be written (disk full, no permission); it names the path, the part is kept.
     """
     if destination.exists():
@@ -112,15 +120,18 @@ def download(
     with locked(destination):
         if destination.exists():
             return _there(destination, verify)
+        recorded = _recorded(destination)
         begun = _Source.load(part)
         failures = []
         for url in sorted(urls, key=lambda url: begun is None or url != begun.url):
             try:
                 _fetch(url, part, on_progress or (lambda received, total: None), timeout, pauses)
-                _check(part, verify)
+                checksum = _check(part, verify, recorded)
             except _Unusable as error:
                 failures.append(f"{url}: {error}")
                 continue
+            if recorded is None:
+                write_text(_beside(destination, ".sha256"), f"{checksum}  {destination.name}\n")
             os.replace(part, destination)
             _beside(part, ".json").unlink(missing_ok=True)
             return destination
@@ -272,18 +283,46 @@ def _there(destination: Path, verify: Callable[[Path], None]) -> Path:
     """A file that is there already is not touched, even if it is no good: it may be the user's own."""
     try:
         verify(destination)
+        recorded = _recorded(destination)
+        if recorded is not None:
+            _compare(destination, recorded)
     except DataError as error:
         raise DataError(f"{error}; move it away to download it anew") from error
     return destination
 
 
-def _check(part: Path, verify: Callable[[Path], None]) -> None:
-    """Verify a complete part; one that fails is of no use for resuming."""
+def _check(part: Path, verify: Callable[[Path], None], recorded: str | None) -> str:
+    """Verify a complete part, and give its SHA-256; one that fails is of no use for resuming."""
     try:
         verify(part)
+        return _compare(part, recorded)
     except DataError as error:
         _discard(part)
         raise _Unusable(str(error).removeprefix(f"{part}: ")) from error
+
+
+def _recorded(destination: Path) -> str | None:
+    """The SHA-256 of the first download of a file, if one is recorded."""
+    record = _beside(destination, ".sha256")
+    if not record.exists():
+        return None
+    text = regular(record).read_text(encoding="utf-8", errors="replace")
+    found = re.match(r"[0-9a-f]{64}(?=\s)", text)
+    if found is None:
+        raise DataError(f"{record}: expected the SHA-256 of {destination.name}, found {text[:80]!r}; remove it")
+    return found[0]
+
+
+def _compare(path: Path, recorded: str | None) -> str:
+    """The SHA-256 of a file, which must be the recorded one if there is one."""
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if recorded not in (None, found):
+        raise DataError(
+            f"{path}: expected the file that was downloaded first, of SHA-256 {recorded}, found one of {found}; if it "
+            "was published anew, remove the .sha256 beside it"
+        )
+    return found
 
 
 @contextmanager
@@ -300,8 +339,10 @@ def locked(destination: Path) -> Iterator[None]:
     """Hold the one right to make `destination`, waiting while another process or thread has it."""
     lock = _beside(destination, ".lock")
     for path in (lock, *(_beside(destination, suffix) for suffix in (".part", ".part.json"))):
-        if path.is_symlink():  # It would be written through, or deleted elsewhere.
-            raise DataError(f"{path}: expected a file or none, found a symbolic link; remove it")
+        # A link would be written through, or what it leads to be deleted; a pipe would be waited for.
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            found = "a symbolic link" if path.is_symlink() else "something else"
+            raise DataError(f"{path}: expected a file or none, found {found}; remove it")
     with ExitStack() as stack:
         try:
             stack.enter_context(held(lock))

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import os
+import re
 import shlex
 import stat
 import time
@@ -64,8 +65,10 @@ class RunFolder:
         folder = cls(path)
         folder.check_new()
         try:
-            path.mkdir(parents=True)
-            config.write(path)
+            path.mkdir(parents=True, exist_ok=True)
+            with folder.lock():
+                folder.check_new()  # Another process may have made one here meanwhile.
+                config.write(path)
         except OSError as error:
             raise RunError(f"{path}: expected a folder that can be written, found: {error.strerror}") from error
         return folder
@@ -80,14 +83,18 @@ class RunFolder:
             )
 
     def check_new(self) -> None:
-        """Raise RunError unless a run can be made here: nothing is there yet."""
+        """Raise RunError unless a run can be made here: nothing is there, or what a start that was killed left."""
         self.check_path()
         if (self.path / FILE).exists():
             again = f"guidedflow train --resume {shlex.quote(str(self.path))}"
             raise RunError(
                 f"{self.path}: the run's folder exists already; continue it with `{again}`, or choose another"
             )
-        if self.path.exists():
+        left = re.compile(rf"lock|{re.escape(FILE)}\.\d+\.tmp")
+        is_free = not self.path.exists() or (
+            self.path.is_dir() and all(left.fullmatch(path.name) for path in self.path.iterdir())
+        )
+        if not is_free:
             raise RunError(f"{self.path}: expected a new folder for the run, found something there; choose another")
 
     @property
@@ -143,7 +150,7 @@ class RunFolder:
 
     def _remove_stale(self) -> None:
         # Nobody else writes here while the lock is held, but `evaluate --videos` films without it.
-        stale = [*self.path.glob("*.tmp")]
+        stale = [*self.path.glob("*.tmp"), *self.path.glob("checkpoints/*/checksums.json.*.tmp")]
         stale += [path for path in self.path.glob("videos/*.tmp") if time.time() - path.stat().st_mtime > STALE_SECONDS]
         for path in stale:
             path.unlink(missing_ok=True)
@@ -231,8 +238,10 @@ class RunFolder:
         number = 1
         reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
         while True:
-            number += 1
             try:
+                if not set(EVALUATION_FIELDS) - set(_ADDED) <= set(reader.fieldnames or ()):
+                    raise KeyError
+                number += 1
                 row = next(reader, None)
                 if row is None:
                     return rows

@@ -17,7 +17,7 @@ logger = logging.getLogger("guidedflow")
 
 
 class Logger(Protocol):
-    """Somewhere else that a run's numbers go."""
+    """Somewhere else that a run's numbers go. What a logger of the user's own raises ends the run, which is saved."""
 
     def start(self, path: Path, config: Mapping[str, Any], step: int) -> None:
         """A run begins, or goes on.
@@ -95,6 +95,8 @@ class TensorBoard:
 class WeightsAndBiases:
     """Sends the numbers to Weights & Biases, or with mode ``offline`` into the run's folder for later.
 
+    As with TensorBoard, what fails once the training runs, or for a full disk, ends the logging, never the training.
+
     Raises:
         SettingsError: another mode, or the wandb package is not installed.
     """
@@ -110,23 +112,42 @@ class WeightsAndBiases:
         """Begin or continue the run of that id there."""
         import wandb
 
-        self._run = wandb.init(
-            project="guidedflow",
-            name=path.name,
-            dir=str(path),
-            config=dict(config),
-            mode=self._mode,
-            id=config.get("run_id") or path.name,
-            resume="allow",
-        )
+        self._run: Any = None
+        with self._failing_quietly(OSError):
+            self._run = wandb.init(
+                project="guidedflow",
+                name=path.name,
+                dir=str(path),
+                config=dict(config),
+                mode=self._mode,
+                id=config.get("run_id") or path.name,
+                resume="allow",
+            )
 
     def log(self, step: int, label: str, values: Mapping[str, float]) -> None:
         """See ``Logger``."""
-        self._run.log({f"{label}/{name}": value for name, value in values.items()}, step=step)
+        import wandb
+
+        with self._failing_quietly(OSError, wandb.Error):
+            if self._run is not None:
+                self._run.log({f"{label}/{name}": value for name, value in values.items()}, step=step)
 
     def close(self) -> None:
         """See ``Logger``."""
-        self._run.finish()
+        import wandb
+
+        with self._failing_quietly(OSError, wandb.Error):
+            if self._run is not None:
+                self._run.finish()
+
+    @contextmanager
+    def _failing_quietly(self, *kinds: type[Exception]) -> Iterator[None]:
+        try:
+            yield
+        except kinds as error:
+            self._run = None
+            words = " ".join(str(error).split())
+            logger.warning("Weights & Biases: cannot be written (%s); this run logs no more to it", words)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from guidedflow.errors import DataError, SettingsError
+from guidedflow.files import make_sure_of_room
 from guidedflow.suites import published
 from guidedflow.suites.suite import Protocol, SuccessTiming, Suite, Task, refuse
 
@@ -237,6 +238,7 @@ def write(
 
     Raises:
         DataError: it exists already.
+        OSError: it cannot be written.
     """
     import gymnasium
     import minari
@@ -259,6 +261,8 @@ def write(
         if path.exists():
             remedy = "name another --data-dir or remove it"
             raise DataError(f"{path}: expected a new folder, found one that exists; {remedy}")
+        arrays = [array for episode in episodes for array in (episode.observations, episode.actions, episode.rewards)]
+        make_sure_of_room(aside.parent, 2**16 * len(episodes) + 2 * sum(array.nbytes for array in arrays))
         with _root(aside), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Of metadata that a local set need not have.
             first = episodes[0]

@@ -7,9 +7,10 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -18,9 +19,11 @@ import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 
 from guidedflow.errors import RunError
-from guidedflow.files import write_text
+from guidedflow.files import make_sure_of_room, write_text
 
 KEPT_LAST = 2
+OVERHEAD = 2**18
+"""Bytes that are left free for what a checkpoint holds beside its arrays: shapes, places, indices, checksums."""
 CHECKSUMS = "checksums.json"
 """SHA-256 of a checkpoint's other files, by their paths in it. Those of older versions have none."""
 # What Orbax and TensorStore raise where a file is missing, damaged or cannot be written.
@@ -38,6 +41,9 @@ class Checkpoints:
         scores: gives the scores that evaluations found, by step; the checkpoint with the highest is kept.
         needed: says of a step that its checkpoint is still needed, whatever its score.
         read_only: nothing is written or removed.
+
+    Raises:
+        RunError: one of them is damaged so that none can be told, or is no folder of files.
     """
 
     def __init__(
@@ -59,8 +65,12 @@ class Checkpoints:
             create=not read_only,
             cleanup_tmp_directories=not read_only,  # What a killed process had begun to write.
         )
-        # Orbax wants an absolute path; what is stored in it does not depend on where the run's folder lies.
-        self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+        _check_files(directory)
+        try:
+            # Orbax wants an absolute path; what is stored in it does not depend on where the run's folder lies.
+            self._manager = ocp.CheckpointManager(directory.absolute(), options=options)
+        except FAILURES as error:
+            raise self._not_opened(error) from error
 
     def save(self, step: int, items: Mapping[str, Any]) -> None:
         """Write a checkpoint of named pytrees in the background, unless the step has one.
@@ -70,10 +80,10 @@ class Checkpoints:
         """
         if step in self._manager.all_steps():
             return
-        size = sum(leaf.nbytes for leaf in jax.tree.leaves(dict(items)))
+        size = OVERHEAD + sum(leaf.nbytes for leaf in jax.tree.leaves(dict(items)))
         saved = {name: ocp.args.StandardSave(item) for name, item in items.items()}
         try:
-            _make_sure_of_room(self.directory, size)
+            make_sure_of_room(self.directory, size)  # Halfway through, Orbax leaves pages of tracebacks.
             self._finish()
             self._manager.save(step, args=ocp.args.Composite(**saved))
             self._writing = self._finisher.submit(self._add_checksums, step)
@@ -147,9 +157,10 @@ class Checkpoints:
             ) from error
 
     def close(self) -> None:
-        """Finish what is being written and let go of the folder."""
+        """Finish what is being written and let go of the folder; what failed is told by ``wait`` alone."""
         self._finisher.shutdown()
-        self._manager.close()
+        with suppress(*FAILURES):  # It would hide the error for which the training ends.
+            self._manager.close()
 
     def __enter__(self) -> Self:
         return self
@@ -174,10 +185,22 @@ class Checkpoints:
         if step in self._verified or not (folder / CHECKSUMS).exists():
             return
         written, found = json.loads((folder / CHECKSUMS).read_bytes()), _checksums(folder)
+        if not isinstance(written, dict):
+            raise ValueError(f"{CHECKSUMS} is damaged")
         damaged = [name for name, checksum in written.items() if found.get(name) != checksum]
         if damaged:
             raise ValueError(f"{damaged[0]} is damaged or missing")
         self._verified.add(step)
+
+    def _not_opened(self, error: Exception) -> RunError:
+        """What to say where Orbax cannot read what describes the checkpoints."""
+        for folder in _steps(self.directory):
+            try:
+                self._verify(int(folder.name))
+            except FAILURES as damage:
+                what = f"expected a whole checkpoint of this run, found: {_reason(damage)}"
+                return RunError(f"{folder}: {what}; move it away to go on from another one")
+        return RunError(f"{self.directory}: expected checkpoints of a run, found: {_reason(error)}")
 
     def _best_of(self, steps: Sequence[int]) -> int | None:
         scored = [(score, step) for step, score in self._scores().items() if step in steps]
@@ -214,6 +237,25 @@ def _restore_argument(leaf: Any) -> Any:
     return ocp.ArrayRestoreArgs(sharding=leaf.sharding, dtype=leaf.dtype, global_shape=leaf.shape)
 
 
+def _steps(directory: Path) -> list[Path]:
+    return [path for path in directory.iterdir() if path.name.isdecimal()] if directory.is_dir() else []
+
+
+def _check_files(directory: Path) -> None:
+    """Raise RunError where a pipe would be waited for, or a device read without an end."""
+    for step in _steps(directory):
+        for parent, folders, files in os.walk(step):
+            for path in (Path(parent, name) for name in (*folders, *files)):
+                with suppress(FileNotFoundError):  # Another process removes old checkpoints.
+                    mode = path.stat().st_mode
+                    if stat.S_ISREG(mode) or (stat.S_ISDIR(mode) and not path.is_symlink()):
+                        continue
+                    raise RunError(
+                        f"{path}: expected files and folders in a checkpoint, found something else; move {step} away "
+                        "to go on from another one"
+                    )
+
+
 def _checksums(folder: Path) -> dict[str, str]:
     found = {}
     for path in sorted(folder.rglob("*")):
@@ -221,13 +263,6 @@ def _checksums(folder: Path) -> dict[str, str]:
             with path.open("rb") as file:
                 found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
     return found
-
-
-def _make_sure_of_room(directory: Path, size: int) -> None:
-    """Raise the OSError that writing ``size`` bytes would end in: halfway through, Orbax leaves pages of tracebacks."""
-    if hasattr(os, "posix_fallocate"):
-        with tempfile.TemporaryFile(dir=directory) as file:
-            os.posix_fallocate(file.fileno(), 0, size)
 
 
 def _reason(error: Exception) -> str:

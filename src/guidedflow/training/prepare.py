@@ -100,7 +100,8 @@ def check_memory(agent: type[Agent], trained: Sequence[Member], settings: TrainS
         larger = max(sizes, key=sizes.__getitem__)
         raise SettingsError(
             f"memory: expected what fits into {there / 1e9:.1f} GB, found {2 * _bytes(agents) / 1e9:.1f} GB of "
-            f"networks and {_bytes(buffers) / 1e9:.1f} GB of steps gathered online; lower {larger}"
+            f"networks and {_bytes(buffers) / 1e9:.1f} GB of steps gathered online; lower {larger}, or end other "
+            "processes"
         )
 
 

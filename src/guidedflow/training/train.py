@@ -226,6 +226,7 @@ def _continue(
             f"{record.source}: expected the data of the run ({saved.config.data.fingerprint}), found other data "
             f"({record.fingerprint})"
         )
+    check_memory(saved.agent, saved.members, settings, saved.spec)
     if config is not saved.config:
         with saved.folder.lock():
             config.write(saved.folder.path)

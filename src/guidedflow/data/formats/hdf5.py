@@ -12,7 +12,7 @@ from guidedflow.data.formats.format import REQUIRED, Recording, check_names, cur
 from guidedflow.data.opening import hierarchy
 from guidedflow.data.opening.regular import MOST_JSON
 from guidedflow.errors import DataError
-from guidedflow.files import whole_file
+from guidedflow.files import make_sure_of_room, whole_file
 
 SUFFIXES: tuple[str, ...] = (".hdf5", ".h5")
 FIELDS = ("observations", "actions", "rewards", "terminals", "timeouts")
@@ -114,6 +114,7 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, s
     close_last(checked["terminals"] | checked["timeouts"], str(path))
     checked["actions"] = np.clip(np.asarray(arrays["actions"], np.float32), -1.0, 1.0)  # As they were done.
     path.parent.mkdir(parents=True, exist_ok=True)
+    make_sure_of_room(path.parent, 2**16 + 2 * sum(array.nbytes for array in checked.values()))
     # The files of this version have checksums of their own structure as well; HDF5 1.10 of 2016 and later read them.
     with whole_file(path) as target, h5py.File(target, "w", libver=("v110", "v110")) as file:
         for name, array in checked.items():
