@@ -5,7 +5,6 @@ It holds the job's lock from beginning to end, and stops, saving the run, when w
 
 import json
 import os
-import shutil
 import signal
 import socket
 import sys
@@ -70,8 +69,6 @@ def _train(job: Job) -> None:
         data_dir = job.data_dir if job.dataset else None  # Data of the user's own lies where it lay.
         gf.resume(job.run_dir, agent=job.agent, data_dir=data_dir, workers=workers)
         return
-    if job.run_dir.is_dir() and all(path.suffix == ".tmp" for path in job.run_dir.iterdir()):
-        shutil.rmtree(job.run_dir)  # A kill came between the folder and its config.json.
     gf.train(
         job.task,
         agent=job.agent,
