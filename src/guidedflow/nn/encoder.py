@@ -81,7 +81,7 @@ class Impala(eqx.Module):
         x = observations.astype(jnp.float32) / 255.0
         for stage in self.stages:
             x = stage(x)
-        return jax.nn.gelu(self.dense(jax.nn.relu(x).reshape(len(x), -1)), approximate=True)
+        return jax.nn.gelu(self.dense(jax.nn.relu(x).reshape(x.shape[0], -1)), approximate=True)
 
 
 Encoder = Flat | Impala
