@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from guidedflow.data.convert import convert as convert
     from guidedflow.data.dataset import Dataset as Dataset
     from guidedflow.data.inspect import inspect as inspect
+    from guidedflow.deploy.export import Exported as Exported
+    from guidedflow.deploy.export import export as export
     from guidedflow.deploy.policy import Policy as Policy
     from guidedflow.deploy.policy import load_policy as load_policy
     from guidedflow.errors import DataError as DataError
@@ -47,6 +49,7 @@ _HOMES = {
     "DataError": "errors",
     "Dataset": "data.dataset",
     "Diverged": "errors",
+    "Exported": "deploy.export",
     "GuidedflowError": "errors",
     "Interrupted": "errors",
     "Policy": "deploy.policy",
@@ -63,6 +66,7 @@ _HOMES = {
     "compare": "results.compare",
     "convert": "data.convert",
     "evaluate": "training.evaluate",
+    "export": "deploy.export",
     "find_task": "suites",
     "fit": "training.fit",
     "generate": "suites",

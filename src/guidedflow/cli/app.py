@@ -18,6 +18,7 @@ from guidedflow.cli.agents import Agents
 from guidedflow.cli.compare import Compare
 from guidedflow.cli.convert import Convert
 from guidedflow.cli.evaluate import Evaluate
+from guidedflow.cli.export import Export
 from guidedflow.cli.fetch import Fetch
 from guidedflow.cli.generate import Generate
 from guidedflow.cli.inspect import Inspect
@@ -33,6 +34,7 @@ from guidedflow.processes import RemoteTraceback, check_limits
 COMMANDS: dict[str, Any] = {
     "train": Train,
     "evaluate": Evaluate,
+    "export": Export,
     "report": Report,
     "compare": Compare,
     "data generate": Generate,

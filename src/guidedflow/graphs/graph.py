@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.export
@@ -12,7 +12,8 @@ from onnx import helper, numpy_helper
 
 from guidedflow.agents import Agent
 from guidedflow.errors import SettingsError
-from guidedflow.export.tracing import draws_noise
+from guidedflow.graphs.session import NoiseLaw, Size
+from guidedflow.graphs.tracing import draws_noise
 from guidedflow.nn.products import computed_in
 from guidedflow.types import Spec
 
@@ -21,9 +22,6 @@ IR_VERSION = 9
 """Of the first ONNX with that opset, so that older runtimes read the file."""
 BATCH = "batch"
 ACTION = "action"
-
-Size = int | str
-NoiseLaw = Literal["normal", "zero"]
 
 
 class Value(NamedTuple):
@@ -35,14 +33,14 @@ class Value(NamedTuple):
     """As it is there: 1 along an axis that nothing has expanded yet."""
 
 
-class Policy(NamedTuple):
+class PolicyGraph(NamedTuple):
     """A policy's graph and its inputs."""
 
     model: onnx.ModelProto
-    observations: dict[str, tuple[Size, ...]]
-    """Name and shape of each entry of an observation."""
     noise: tuple[str, tuple[Size, ...]] | None
     """Name and shape of the standard normal noise that it takes; None if it takes none."""
+    ranked: str | None
+    """Name of the values (N, batch) by which it chooses one of N actions; None if it does not choose."""
 
 
 class Graph:
@@ -80,7 +78,7 @@ class Graph:
         if value.shape == shape:
             return value
         if not isinstance(value.of, str) and BATCH not in shape:
-            return Value(np.broadcast_to(value.of, shape), shape)
+            return Value(np.broadcast_to(value.of, shape), shape)  # type: ignore[arg-type]
         if shape not in self._shapes:
             batch = self.node("Shape", [next(iter(self.inputs))], (1,), start=0, end=1)
             sizes = [batch if size == BATCH else np.array([size], np.int64) for size in shape]
@@ -99,7 +97,7 @@ class Graph:
         return helper.make_model(graph, opset_imports=imports, ir_version=IR_VERSION, producer_name="guidedflow")
 
 
-def policy_graph(agent: Agent, policy: str, spec: Spec, *, noise: NoiseLaw = "normal", ranked: bool = False) -> Policy:
+def policy_graph(agent: Agent, policy: str, spec: Spec, *, noise: NoiseLaw = "normal") -> PolicyGraph:
     """A policy's graph: observations and noise in, the environment's actions out.
 
     Args:
@@ -107,14 +105,13 @@ def policy_graph(agent: Agent, policy: str, spec: Spec, *, noise: NoiseLaw = "no
         policy: its name.
         spec: of the data that it learned from.
         noise: ``normal``: the noise is an input; ``zero``: it is 0, and the policy a function of the observation.
-        ranked: whether the values by which a best-of-N chooses are an output, too.
 
     Raises:
         SettingsError: the policy's program has an operation that is not translated.
     """
     graph = Graph(f"policy {policy}")
-    shapes = {name: (BATCH, *shape) for name, shape in spec.observation_keys}
-    shapes = shapes or {"observation": (BATCH, *spec.observation_shape)}
+    entries = spec.observation_keys or (("observation", spec.observation_shape),)
+    shapes: dict[str, tuple[Size, ...]] = {name: (BATCH, *shape) for name, shape in entries}
     for name, shape in shapes.items():
         graph.inputs[name] = helper.make_tensor_value_info(
             name, helper.np_dtype_to_tensor_dtype(spec.observation_dtype), shape
@@ -141,9 +138,7 @@ def policy_graph(agent: Agent, policy: str, spec: Spec, *, noise: NoiseLaw = "no
     action = _in_range(graph, graph.whole(unit, (BATCH, spec.action_size)), spec)
     graph.nodes.append(helper.make_node("Identity", [graph.name(action.of)], [ACTION]))
     outputs: dict[str, Any] = {ACTION: (onnx.TensorProto.FLOAT, (BATCH, spec.action_size))}
-    if ranked and graph.ranked is not None:
-        outputs[graph.ranked] = (onnx.TensorProto.FLOAT, None)
-    return Policy(graph.model(outputs), shapes, taken[0] if taken else None)
+    return PolicyGraph(graph.model(outputs), taken[0] if taken else None, graph.ranked)
 
 
 def _observation(graph: Graph, shapes: dict[str, tuple[Size, ...]], spec: Spec) -> Value:
@@ -151,8 +146,8 @@ def _observation(graph: Graph, shapes: dict[str, tuple[Size, ...]], spec: Spec) 
     if not spec.observation_keys:
         return Value("observation", shapes["observation"])
     parts = []
-    for name, (_, *rest) in shapes.items():
-        size = math.prod(rest)  # type: ignore[arg-type]
+    for name, shape in spec.observation_keys:
+        size = math.prod(shape)
         parts.append(graph.node("Reshape", [name, np.array([-1, size], np.int64)], (BATCH, size)))
     return graph.node("Concat", parts, (BATCH, *spec.observation_shape), axis=1)
 
@@ -206,9 +201,9 @@ def _equation(graph: Graph, equation: Any, inputs: list[Value]) -> list[Value]:
     if any(one.of is None for one in inputs):
         raise graph.refuse(f"random numbers by {name}; draw noise by jax.random.normal")
     constant = not any(isinstance(one.of, str) for one in inputs)
-    shapes = [_sizes(graph, variable) for variable in equation.outvars]
-    if constant and not any(BATCH in shape for shape in shapes):
-        return _computed(equation, [*map(graph.whole, inputs, (_sizes(graph, variable) for variable in equation.invars))])
+    if constant and not any(BATCH in _sizes(graph, variable) for variable in equation.outvars):
+        shapes = [_sizes(graph, variable) for variable in equation.invars]
+        return _computed(equation, [*map(graph.whole, inputs, shapes)])
     if constant and name in ELEMENTWISE:
         arrays = np.broadcast_arrays(*(one.of for one in inputs))
         return _computed(equation, [*map(_constant, arrays)])
@@ -360,7 +355,7 @@ def _concatenate(graph: Graph, equation: Any, inputs: list[Value]) -> Value:
     shapes = [_sizes(graph, variable) for variable in equation.invars]
     if all(isinstance(one.of, np.ndarray) for one in inputs) and shape[axis] != BATCH:
         parts = [
-            np.broadcast_to(one.of, [1 if size == BATCH else size for size in sizes])
+            np.broadcast_to(one.of, [1 if isinstance(size, str) else size for size in sizes])
             for one, sizes in zip(inputs, shapes, strict=True)
         ]
         return _constant(np.concatenate(parts, axis))
@@ -431,9 +426,7 @@ def _pooled(graph: Graph, equation: Any, inputs: list[Value]) -> Value:
     if len(window) != 4 or {*window[::3], *strides[::3], *given["base_dilation"], *given["window_dilation"]} != {1}:
         raise graph.refuse("a maximum over windows that are not of pictures (batch, height, width, channels)")
     pads = [*(low for low, _ in padding[1:3]), *(high for _, high in padding[1:3])]
-    return _over_pictures(
-        graph, equation, "MaxPool", inputs, kernel_shape=window[1:3], strides=strides[1:3], pads=pads
-    )
+    return _over_pictures(graph, equation, "MaxPool", inputs, kernel_shape=window[1:3], strides=strides[1:3], pads=pads)
 
 
 def _over_pictures(graph: Graph, equation: Any, operator: str, inputs: list[Any], **attributes: Any) -> Value:

@@ -1,0 +1,102 @@
+"""Runs the graph of a policy."""
+
+import importlib.util
+from typing import Any, Literal
+
+import numpy as np
+
+from guidedflow.errors import RunError, SettingsError
+from guidedflow.types import Spec
+
+Size = int | str
+NoiseShape = tuple[Size, ...]
+NoiseLaw = Literal["normal", "zero"]
+
+
+def check_installed() -> None:
+    """Raise SettingsError unless onnx and onnxruntime are installed."""
+    for package in ("onnx", "onnxruntime"):
+        if importlib.util.find_spec(package) is None:
+            raise SettingsError(f"export: expected the package {package}, found none; pip install 'guidedflow[export]'")
+
+
+class GraphSession:
+    """A policy's graph in onnxruntime, on one core of the CPU.
+
+    Args:
+        model: the graph, serialised.
+        spec: of the data that the policy learned from.
+        noise: name and shape of its noise; None if it takes none.
+        source: what error messages call it.
+
+    Raises:
+        RunError: it is no such graph.
+    """
+
+    def __init__(self, model: bytes, spec: Spec, noise: tuple[str, NoiseShape] | None, source: str):
+        import onnxruntime
+
+        self.spec = spec
+        self.noise = noise
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1  # A small network computes for less time than threads take to meet.
+        options.log_severity_level = 4  # What is wrong with a graph is raised, too.
+        _refuse_other_files(model, source)
+        try:
+            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's errors have no class in common but this.
+            raise RunError(f"{source}: expected an ONNX graph, found: {' '.join(str(error).split())}") from error
+        self._check(source)
+
+    def __call__(self, observations: np.ndarray, noise: np.ndarray | None, outputs: list[str] | None = None) -> Any:
+        """The environment's actions (B, d) for observations (B, ...) and noise of the shape that it takes.
+
+        With the names of ``outputs``, a list of those.
+        """
+        inputs = self._entries(observations)
+        if self.noise is not None:
+            inputs[self.noise[0]] = noise
+        found = self._session.run(outputs or ["action"], inputs)
+        return found if outputs else found[0]
+
+    def noise_shape(self, batch: int) -> tuple[int, ...]:
+        """The shape of the noise of a batch; () if it takes none."""
+        return tuple(batch if isinstance(size, str) else size for size in self.noise[1]) if self.noise else ()
+
+    def _entries(self, observations: np.ndarray) -> dict[str, Any]:
+        if not self.spec.observation_keys:
+            return {"observation": observations}
+        entries, start = dict[str, Any](), 0
+        for name, shape in self.spec.observation_keys:
+            size = int(np.prod(shape))
+            entries[name] = observations[:, start : start + size].reshape(-1, *shape)
+            start += size
+        return entries
+
+    def _check(self, source: str) -> None:
+        """Raise RunError unless inputs and outputs are those of the spec."""
+        names = [name for name, _ in self.spec.observation_keys] or ["observation"]
+        wanted = {*names, *([self.noise[0]] if self.noise else [])}
+        found = {one.name for one in self._session.get_inputs()}
+        outputs = {one.name: one.shape for one in self._session.get_outputs()}
+        if wanted != found or outputs.get("action", [None])[-1] != self.spec.action_size:
+            raise RunError(
+                f"{source}: expected a graph from {', '.join(sorted(wanted))} to action of {self.spec.action_size}, "
+                f"found one from {', '.join(sorted(found))} to {outputs}"
+            )
+
+
+def _refuse_other_files(model: bytes, source: str) -> None:
+    """Raise RunError where weights lie in another file, which a stranger's graph could name."""
+    if b"location" not in model:  # A quarter of a second for onnx's import, which nothing else needs here.
+        return
+    import onnx
+    from google.protobuf.message import DecodeError
+    from onnx.external_data_helper import _get_all_tensors, uses_external_data
+
+    try:
+        tensors = [*_get_all_tensors(onnx.load_model_from_string(model))]
+    except DecodeError as error:
+        raise RunError(f"{source}: expected an ONNX graph, found: {error}") from error
+    if any(map(uses_external_data, tensors)):
+        raise RunError(f"{source}: expected weights in the graph itself, found some in another file")
