@@ -66,7 +66,7 @@ def export(
         SettingsError: no such policy, seed or variant; onnx or onnxruntime is not installed; or an algorithm of your
             own whose program has no translation.
     """
-    check_installed()
+    check_installed("onnx", "onnxruntime")
     if noise not in get_args(NoiseLaw):
         raise SettingsError(f"noise: expected one of {', '.join(get_args(NoiseLaw))}, found {noise!r}")
     out = Path(out).absolute()

@@ -101,7 +101,7 @@ def load_policy(
         SettingsError: no such policy, seed or variant; or a sweep, of which a variant has to be named.
     """
     if is_exported(Path(run)):
-        check_installed()
+        check_installed("onnxruntime")
         found = ExportedPolicy.read(Path(run))
         found.check(policy=policy, seed=seed, variant=variant, step=None if checkpoint == "latest" else checkpoint)
         return Policy(_acting_exported(found), found.policy, found.spec, title=found.title)

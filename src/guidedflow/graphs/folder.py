@@ -80,13 +80,7 @@ class ExportedPolicy:
 
     def check(self, **asked: Any) -> None:
         """Raise SettingsError where another policy, seed, variant or step is asked for; None asks for nothing."""
-        there = {
-            "policy": self.policy,
-            "seed": self.seed,
-            "variant": dict(self.variant),
-            "step": self.step,
-            "videos": 0,
-        }
+        there = {"policy": self.policy, "seed": self.seed, "variant": dict(self.variant), "step": self.step}
         for name, value in asked.items():
             if value is not None and (dict(value) if name == "variant" else value) != there[name]:
                 expected = variant_text(self.variant) or "none" if name == "variant" else there[name]

@@ -13,9 +13,9 @@ NoiseShape = tuple[Size, ...]
 NoiseLaw = Literal["normal", "zero"]
 
 
-def check_installed() -> None:
-    """Raise SettingsError unless onnx and onnxruntime are installed."""
-    for package in ("onnx", "onnxruntime"):
+def check_installed(*packages: str) -> None:
+    """Raise SettingsError unless these packages of the extra ``export`` are installed."""
+    for package in packages:
         if importlib.util.find_spec(package) is None:
             raise SettingsError(f"export: expected the package {package}, found none; pip install 'guidedflow[export]'")
 

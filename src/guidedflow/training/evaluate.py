@@ -217,12 +217,15 @@ def evaluate(
     show_notices()
     _check_numbers(episodes=(episodes, 1), videos=(videos, 0), env_seed=(env_seed, 0))
     path = Path(run).absolute()
-    if onnx or is_exported(path):
-        check_installed()
+    if onnx:
+        check_installed("onnx", "onnxruntime")
     if is_exported(path):
+        check_installed("onnxruntime")
         exported = ExportedPolicy.read(path)
         step = None if checkpoint == "latest" else checkpoint
-        exported.check(policy=policy, variant=variant, seed=seed, step=step, videos=videos or None)
+        exported.check(policy=policy, variant=variant, seed=seed, step=step)
+        if videos:
+            raise SettingsError(f"videos: expected 0 for an exported policy, found {videos}; film its run")
         return _evaluate_exported(exported, env, episodes, env_seed, workers, progress)
     saved = SavedRun(path, agent)
     task = _task(saved.config, path, env)
