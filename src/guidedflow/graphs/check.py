@@ -41,7 +41,7 @@ def check_graph(built: PolicyGraph, agent: Agent, policy: str, spec: Spec, noise
     if built.ranked is not None:
         names.append(built.ranked)
         model.graph.output.append(onnx.helper.make_tensor_value_info(built.ranked, onnx.TensorProto.FLOAT, None))
-    graph = GraphSession(model.SerializeToString(), spec, built.noise, f"policy {policy}")
+    graph = GraphSession(model.SerializeToString(), spec, built.noise, f"policy {policy}", threads=0)
     rng, largest, ties = np.random.default_rng(0), 0.0, 0
     with computed_in("float32"):
         traced = trace(agent, policy, _observations(spec, rng))

@@ -14,6 +14,7 @@ from guidedflow.agents import Agent
 from guidedflow.errors import SettingsError
 from guidedflow.graphs.session import NoiseLaw, Size
 from guidedflow.graphs.tracing import draws_noise
+from guidedflow.nn.mlp import gelu_tanh
 from guidedflow.nn.products import computed_in
 from guidedflow.types import Spec
 
@@ -192,6 +193,8 @@ def _equation(graph: Graph, equation: Any, inputs: list[Value]) -> list[Value]:
     if draws_noise(equation) and graph.drawn is not None:
         return [graph.drawn(_sizes(graph, equation.outvars[0]))]
     inner = next((equation.params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in equation.params), None)
+    if inner is not None and equation.params.get("name") == gelu_tanh.__name__:
+        return [graph.node("Gelu", inputs, inputs[0].shape, approximate="tanh")]
     if name == "scan":
         return _unrolled(graph, equation, inputs)
     if inner is not None:

@@ -21,25 +21,26 @@ def check_installed(*packages: str) -> None:
 
 
 class GraphSession:
-    """A policy's graph in onnxruntime, on one core of the CPU.
+    """A policy's graph in onnxruntime, on the CPU.
 
     Args:
         model: the graph, serialised.
         spec: of the data that the policy learned from.
         noise: name and shape of its noise; None if it takes none.
         source: what error messages call it.
+        threads: how many compute; 0: one a core. A single observation's small products are slower on several.
 
     Raises:
         RunError: it is no such graph.
     """
 
-    def __init__(self, model: bytes, spec: Spec, noise: tuple[str, NoiseShape] | None, source: str):
+    def __init__(self, model: bytes, spec: Spec, noise: tuple[str, NoiseShape] | None, source: str, threads: int = 1):
         import onnxruntime
 
         self.spec = spec
         self.noise = noise
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1  # A small network computes for less time than threads take to meet.
+        options.intra_op_num_threads = threads
         options.log_severity_level = 4  # What is wrong with a graph is raised, too.
         _refuse_other_files(model, source)
         try:
