@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from guidedflow.deploy.export import export as export
     from guidedflow.deploy.policy import Policy as Policy
     from guidedflow.deploy.policy import load_policy as load_policy
+    from guidedflow.deploy.serve import serve as serve
     from guidedflow.errors import DataError as DataError
     from guidedflow.errors import Diverged as Diverged
     from guidedflow.errors import GuidedflowError as GuidedflowError
@@ -76,6 +77,7 @@ _HOMES = {
     "make_agent": "training.fit",
     "report": "results.report",
     "resume": "training.train",
+    "serve": "deploy.serve",
     "tasks": "suites",
     "train": "training.train",
 }

@@ -23,6 +23,7 @@ from guidedflow.cli.fetch import Fetch
 from guidedflow.cli.generate import Generate
 from guidedflow.cli.inspect import Inspect
 from guidedflow.cli.report import Report
+from guidedflow.cli.serve import Serve
 from guidedflow.cli.tasks import Tasks
 from guidedflow.cli.train import Train, with_settings
 from guidedflow.errors import GuidedflowError, SettingsError
@@ -35,6 +36,7 @@ COMMANDS: dict[str, Any] = {
     "train": Train,
     "evaluate": Evaluate,
     "export": Export,
+    "serve": Serve,
     "report": Report,
     "compare": Compare,
     "data generate": Generate,

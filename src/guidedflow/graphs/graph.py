@@ -14,13 +14,14 @@ from guidedflow.agents import Agent
 from guidedflow.errors import SettingsError
 from guidedflow.graphs.session import NoiseLaw, Size
 from guidedflow.graphs.tracing import draws_noise
-from guidedflow.nn.mlp import gelu_tanh
 from guidedflow.nn.products import computed_in
 from guidedflow.types import Spec
 
 OPSET = 20
 IR_VERSION = 9
 """Of the first ONNX with that opset, so that older runtimes read the file."""
+GELU = "gelu_tanh"
+"""What ``nn.mlp``'s GELU is called in a traced program."""
 BATCH = "batch"
 ACTION = "action"
 
@@ -193,7 +194,7 @@ def _equation(graph: Graph, equation: Any, inputs: list[Value]) -> list[Value]:
     if draws_noise(equation) and graph.drawn is not None:
         return [graph.drawn(_sizes(graph, equation.outvars[0]))]
     inner = next((equation.params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in equation.params), None)
-    if inner is not None and equation.params.get("name") == gelu_tanh.__name__:
+    if inner is not None and equation.params.get("name") == GELU:
         return [graph.node("Gelu", inputs, inputs[0].shape, approximate="tanh")]
     if name == "scan":
         return _unrolled(graph, equation, inputs)
