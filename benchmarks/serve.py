@@ -4,11 +4,14 @@
     python -m benchmarks.serve RUN --clients 10 --rate 100
 
 RUN is a run's folder or an exported policy's. The server is one process, the clients another; both run on this machine
-and share its cores. ``late`` is the share of answers that came after the client's next action was due.
+and share its cores. ``server_ms_per_answer`` is processor time, to which other programs add nothing. ``late`` is the
+share of answers that came after the client's next action was due.
 """
 
 import asyncio
 import dataclasses
+import math
+import os
 import subprocess
 import sys
 import time
@@ -49,17 +52,29 @@ def main() -> None:
             line = server.stdout.readline()
             if not line.startswith("serving at "):
                 raise RunError(f"{arguments.run}: expected a policy that can be served, found another")
+            before, began = processor_seconds(server.pid), time.perf_counter()
             waited = asyncio.run(ask_all(line.removeprefix("serving at ").strip(), arguments))
+            spent, elapsed = processor_seconds(server.pid) - before, time.perf_counter() - began
         finally:
             server.terminate()
     p50, p99 = np.percentile(waited, (50, 99)) * 1e3
     row = {
-        "answers_per_second": len(waited) / arguments.seconds,
+        "answers_per_second": len(waited) / elapsed,
         "p50_ms": float(p50),
         "p99_ms": float(p99),
+        "server_ms_per_answer": spent / len(waited) * 1e3,
         "late": float(np.mean(np.array(waited) > 1 / arguments.rate)),
     }
     report(vars(arguments), [row], markdown=True)
+
+
+def processor_seconds(process: int) -> float:
+    """What a process has used so far; NaN where the system does not say."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return math.nan
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def ask_all(address: str, arguments: Arguments) -> list[float]:

@@ -1,5 +1,6 @@
 """A served policy, as its clients see it."""
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -18,6 +19,7 @@ from test_export import SMALL
 from websockets.sync.client import connect
 
 import guidedflow as gf
+from guidedflow.deploy.serve import answers_together
 
 TOKEN = "a long secret"
 OBSERVATION = np.float32([0.1, -0.2, 0.3, 0.4])
@@ -89,8 +91,8 @@ def test_an_answer_is_the_policys_action(address, exported):
         (b"\x91" * 5000, "message: expected msgpack of arrays"),
         ([1, 2], "observation: expected a dictionary, found list"),
         ({}, "observation: expected an entry 'observation', found none"),
-        ({"observation": packed(OBSERVATION[:3])}, "observation: expected shape (4,)"),
-        ({"observation": packed(np.zeros((3, 4), np.float32))}, "expected one of shape (4,), found several, (3, 4)"),
+        ({"observation": packed(OBSERVATION[:3])}, "observation: expected shape (4,), found (3,)"),
+        ({"observation": packed(np.zeros((3, 4), np.float32))}, "observation: expected shape (4,), found (3, 4)"),
         ({"observation": packed(OBSERVATION) | {b"shape": [2**40]}}, "16 bytes for an array of shape"),
         ({"observation": packed(OBSERVATION) | {b"shape": [-1]}}, "16 bytes for an array of shape"),
         ({"observation": packed(OBSERVATION) | {b"dtype": "O"}}, "an array of object"),
@@ -99,6 +101,7 @@ def test_an_answer_is_the_policys_action(address, exported):
         ({"observation": packed(OBSERVATION * np.nan)}, "observation: expected finite numbers"),
         ({"observation": [[1], [1, 2]]}, "inhomogeneous"),
         ({"observation": None}, "observation: expected"),
+        ({"observation": ["a", "b", "c", "d"]}, "observation: expected numbers"),
     ],
 )
 def test_malformed_messages_are_answered_and_the_server_lives(message, told, address):
@@ -109,6 +112,41 @@ def test_malformed_messages_are_answered_and_the_server_lives(message, told, add
         assert told in answer
         assert "\n" not in answer
         assert actions(ask(client, {"observation": packed(OBSERVATION)})).shape == (1, 2)
+
+
+@pytest.mark.slow
+def test_a_run_is_served_too(exported):
+    with serving(exported.parent / "run", "--checkpoint", "best", "--policy", "vabc") as (_, address):
+        with connect(address, compression=None) as client:
+            assert msgpack.unpackb(client.recv())["policy"] == "vabc"
+            assert actions(ask(client, {"observation": packed(OBSERVATION)})).shape == (1, 2)
+
+
+def test_of_a_batch_only_those_who_are_wrong_are_told(exported):
+    policy = gf.load_policy(exported)
+    right, wrong = {"observation": OBSERVATION}, {"observation": OBSERVATION * np.nan}
+    first, second, third = answers_together(policy, [right, wrong, {"observation": -OBSERVATION}])
+    assert "expected finite numbers" in second
+    np.testing.assert_allclose(actions(first)[0], policy(OBSERVATION), rtol=1e-6)
+    np.testing.assert_allclose(actions(third)[0], policy(-OBSERVATION), rtol=1e-6)
+
+
+def test_many_clients_are_answered_each_with_its_own_action(address, exported):
+    async def one(number):
+        async with websockets.connect(address, compression=None) as client:
+            await client.recv()
+            found = []
+            for _ in range(5):
+                await client.send(msgpack.packb({"observation": packed(OBSERVATION * number)}))
+                found.append(actions(await client.recv())[0])
+            return found
+
+    async def all_of_them():
+        return await asyncio.gather(*map(one, range(20)))
+
+    policy = gf.load_policy(exported)
+    for number, found in enumerate(asyncio.run(all_of_them())):
+        np.testing.assert_allclose(found, [policy(OBSERVATION * np.float32(number))] * 5, atol=1e-6)
 
 
 def test_what_is_too_large_ends_that_connection_alone(address):

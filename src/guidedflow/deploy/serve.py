@@ -12,15 +12,18 @@ import ipaddress
 import logging
 import math
 import signal
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from guidedflow.deploy.export import export
 from guidedflow.deploy.policy import Policy, load_policy
 from guidedflow.errors import DataError, GuidedflowError, RunError, SettingsError
+from guidedflow.graphs.folder import is_exported
 from guidedflow.types import Spec, Variant, named
 
 if TYPE_CHECKING:
@@ -49,7 +52,7 @@ def serve(
     """Serve a policy until SIGINT or SIGTERM, to clients of openpi's protocol; ``/healthz`` answers 200.
 
     Args:
-        run: the run's folder, or one that ``export`` made.
+        run: the run's folder, of which a policy is exported for the time being; or one that ``export`` made.
         policy: as in ``load_policy``, like ``seed``, ``variant``, ``checkpoint`` and ``agent``.
         seed: see there.
         variant: see there.
@@ -71,8 +74,12 @@ def serve(
         raise SettingsError(f"port: expected one of 0 to 65535, found {port}")
     if not token and not _is_loopback(host):
         raise SettingsError(f"token: expected one, for {host} can be reached from other machines, found none")
-    loaded = load_policy(run, policy, seed=seed, variant=variant, checkpoint=checkpoint, agent=agent)
-    loaded(np.zeros(loaded.spec.observation_shape, loaded.spec.observation_dtype))  # Compiled before anybody waits.
+    options: dict[str, Any] = {"seed": seed, "variant": variant, "checkpoint": checkpoint}
+    if is_exported(Path(run)):
+        loaded = load_policy(run, policy, **options)
+    else:  # JAX would compile a program for every number of observations that come together.
+        with tempfile.TemporaryDirectory() as folder:
+            loaded = load_policy(export(run, Path(folder) / "policy", policy, agent=agent, **options).path)
     try:
         asyncio.run(_listen(loaded, host, port, token, on_ready))
     except OSError as error:
@@ -95,39 +102,79 @@ async def _listen(policy: Policy, host: str, port: int, token: str | None, on_re
             return connection.respond(http.HTTPStatus.UNAUTHORIZED, "expected the token as api_key\n")
         return None
 
+    answers = _Answers(policy)
+
     async def attend(connection: Any) -> None:
         await connection.send(_pack(_facts(policy)))
         async for message in connection:
-            await connection.send(_answer(policy, message))
+            await connection.send(await answers(message))
 
     async with listen(attend, host, port, process_request=admit, logger=_quiet(), **options) as server:
         on_ready("ws://{}:{}".format(*server.sockets[0].getsockname()[:2]))
         await stopped.wait()
 
 
-def _answer(policy: Policy, message: bytes | str) -> bytes | str:
-    """The packed action, or what is wrong with the message."""
-    began = time.perf_counter()
+class _Answers:
+    """Answers messages; those that came while the policy acted are acted on as one batch."""
+
+    def __init__(self, policy: Policy):
+        self._policy = policy
+        self._waiting: list[tuple[dict[str, np.ndarray], asyncio.Future[bytes | str]]] = []
+
+    async def __call__(self, message: bytes | str) -> bytes | str:
+        """The packed action, or what is wrong with the message."""
+        try:
+            observation = _observation(_unpack(message), self._policy.spec)
+        except (GuidedflowError, ValueError) as error:
+            return str(error)
+        loop = asyncio.get_running_loop()
+        if not self._waiting:
+            loop.call_soon(self._act)
+        self._waiting.append((observation, loop.create_future()))
+        return await self._waiting[-1][1]
+
+    def _act(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        answers = answers_together(self._policy, [observation for observation, _ in waiting])
+        for (_, future), answer in zip(waiting, answers, strict=True):
+            if not future.done():  # Its client may have left.
+                future.set_result(answer)
+
+
+def answers_together(policy: Policy, observations: Sequence[dict[str, np.ndarray]]) -> list[bytes | str]:
+    """The packed action for each observation, or what is wrong with it."""
     try:
-        action = policy(_observation(_unpack(message), policy.spec))
-    except (GuidedflowError, ValueError) as error:
-        return str(error)
+        began = time.perf_counter()
+        batch = {name: np.stack([one[name] for one in observations]) for name in observations[0]}
+        actions = policy(batch if policy.spec.observation_keys else batch["observation"])
+        timing = {"infer_ms": (time.perf_counter() - began) * 1e3}
+        return [_pack({"actions": action[None], "server_timing": timing}) for action in actions]
     except Exception as error:
+        if len(observations) > 1:  # One of them is to blame; the others are answered.
+            return [answer for one in observations for answer in answers_together(policy, [one])]
+        if isinstance(error, GuidedflowError):
+            return [str(error)]
         logger.warning("an observation could not be answered: %r", error)
-        return "the policy failed at this observation; the server's log says why"
-    return _pack({"actions": action[None], "server_timing": {"infer_ms": (time.perf_counter() - began) * 1e3}})
+        return ["the policy failed at this observation; the server's log says why"]
 
 
-def _observation(message: Any, spec: Spec) -> Any:
+def _observation(message: Any, spec: Spec) -> dict[str, np.ndarray]:
+    """The entries that the policy takes.
+
+    Raises:
+        DataError: one is missing, or has another shape.
+        ValueError: one has no shape.
+    """
     if not isinstance(message, dict):
         raise DataError(f"observation: expected a dictionary, found {type(message).__name__}")
-    there = named(message)
+    there, entries = named(message), {}
     for name, shape in spec.observation_keys or (("observation", spec.observation_shape),):
         if name not in there:
             raise DataError(f"observation: expected an entry {name!r}, found {', '.join(map(str, there)) or 'none'}")
-        if np.ndim(there[name]) > len(shape):
-            raise DataError(f"{name}: expected one of shape {shape}, found several, {np.shape(there[name])}")
-    return message if spec.observation_keys else message["observation"]
+        entries[name] = np.asarray(there[name])
+        if entries[name].shape != shape:
+            raise DataError(f"{name}: expected shape {shape}, found {entries[name].shape}")
+    return entries
 
 
 def _facts(policy: Policy) -> dict[str, Any]:
