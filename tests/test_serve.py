@@ -116,10 +116,10 @@ def test_malformed_messages_are_answered_and_the_server_lives(message, told, add
 
 @pytest.mark.slow
 def test_a_run_is_served_too(exported):
-    with serving(exported.parent / "run", "--checkpoint", "best", "--policy", "vabc") as (_, address):
-        with connect(address, compression=None) as client:
-            assert msgpack.unpackb(client.recv())["policy"] == "vabc"
-            assert actions(ask(client, {"observation": packed(OBSERVATION)})).shape == (1, 2)
+    options = ("--checkpoint", "best", "--policy", "vabc")
+    with serving(exported.parent / "run", *options) as (_, address), connect(address, compression=None) as client:
+        assert msgpack.unpackb(client.recv())["policy"] == "vabc"
+        assert actions(ask(client, {"observation": packed(OBSERVATION)})).shape == (1, 2)
 
 
 def test_of_a_batch_only_those_who_are_wrong_are_told(exported):

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from guidedflow.errors import RunError as RunError
     from guidedflow.errors import SettingsError as SettingsError
     from guidedflow.errors import WorkerDied as WorkerDied
+    from guidedflow.graphs.hub import pull as pull
+    from guidedflow.graphs.hub import push as push
     from guidedflow.results.compare import compare as compare
     from guidedflow.results.report import report as report
     from guidedflow.runs.config import RunConfig as RunConfig
@@ -75,6 +77,8 @@ _HOMES = {
     "load_dataset": "suites",
     "load_policy": "deploy.policy",
     "make_agent": "training.fit",
+    "pull": "graphs.hub",
+    "push": "graphs.hub",
     "report": "results.report",
     "resume": "training.train",
     "serve": "deploy.serve",

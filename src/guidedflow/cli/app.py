@@ -22,6 +22,8 @@ from guidedflow.cli.export import Export
 from guidedflow.cli.fetch import Fetch
 from guidedflow.cli.generate import Generate
 from guidedflow.cli.inspect import Inspect
+from guidedflow.cli.pull import Pull
+from guidedflow.cli.push import Push
 from guidedflow.cli.report import Report
 from guidedflow.cli.serve import Serve
 from guidedflow.cli.tasks import Tasks
@@ -37,6 +39,8 @@ COMMANDS: dict[str, Any] = {
     "evaluate": Evaluate,
     "export": Export,
     "serve": Serve,
+    "push": Push,
+    "pull": Pull,
     "report": Report,
     "compare": Compare,
     "data generate": Generate,

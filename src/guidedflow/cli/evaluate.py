@@ -17,7 +17,7 @@ class Evaluate:
     interrupted: ClassVar[str] = "interrupted; nothing was recorded"
 
     run: Annotated[Positional[Path], optional("RUN")]
-    """The run's folder, or an exported policy's."""
+    """The run's folder, or an exported policy's, or hf://USER/NAME."""
     env: Annotated[str | None, optional("ENV", "the run's task")] = None
     """Evaluate in this environment of your own: a gymnasium id, or module:function that makes one."""
     agent: Annotated[str | None, optional("MODULE:CLASS")] = None

@@ -23,7 +23,7 @@ class Serve:
     interrupted: ClassVar[str] = "interrupted; nothing was served yet"
 
     run: Annotated[Positional[Path], optional("RUN")]
-    """The run's folder, or an exported policy's."""
+    """The run's folder, or an exported policy's, or hf://USER/NAME."""
     host: str = "127.0.0.1"
     """The address to listen at; 0.0.0.0: all of this machine's."""
     port: int = 8000

@@ -9,6 +9,7 @@ import numpy as np
 
 from guidedflow.errors import SettingsError
 from guidedflow.graphs.folder import ExportedPolicy, is_exported
+from guidedflow.graphs.hub import local
 from guidedflow.graphs.session import check_installed
 from guidedflow.seeding import derived_seed
 from guidedflow.types import Spec, Variant, flattened
@@ -88,7 +89,8 @@ def load_policy(
     """A policy of a run, of which only the networks that it needs are read; or one that was exported.
 
     Args:
-        run: the run's folder, or one that ``export`` made; the latter needs no JAX, but onnxruntime.
+        run: the run's folder, or one that ``export`` made, which may be on the Hugging Face Hub, ``hf://user/name``;
+            these need no JAX, but onnxruntime.
         policy: ``actor`` or ``vabc`` for GFP, for instance; None: the algorithm's main policy.
         seed: which of the run's seeds; None: the first.
         variant: which variant of a sweep, ``{"alpha": 0.3}``; None: the only one.
@@ -100,15 +102,16 @@ def load_policy(
         DataError: a file of an exported policy is missing or cannot be read.
         SettingsError: no such policy, seed or variant; or a sweep, of which a variant has to be named.
     """
-    if is_exported(Path(run)):
+    run = local(run)
+    if is_exported(run):
         check_installed("onnxruntime")
-        found = ExportedPolicy.read(Path(run))
+        found = ExportedPolicy.read(run)
         found.check(policy=policy, seed=seed, variant=variant, step=None if checkpoint == "latest" else checkpoint)
         return Policy(_acting_exported(found), found.policy, found.spec, title=found.title)
 
     from guidedflow.deploy.restored import restore
 
-    restored = restore(Path(run), policy, seed=seed, variant=variant, checkpoint=checkpoint, agent=agent)
+    restored = restore(run, policy, seed=seed, variant=variant, checkpoint=checkpoint, agent=agent)
     return Policy(restored.agent, restored.policy, restored.run.spec, restored.seed, restored.title)
 
 

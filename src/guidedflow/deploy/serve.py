@@ -24,6 +24,7 @@ from guidedflow.deploy.export import export
 from guidedflow.deploy.policy import Policy, load_policy
 from guidedflow.errors import DataError, GuidedflowError, RunError, SettingsError
 from guidedflow.graphs.folder import is_exported
+from guidedflow.graphs.hub import local
 from guidedflow.types import Spec, Variant, named
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ def serve(
     if not token and not _is_loopback(host):
         raise SettingsError(f"token: expected one, for {host} can be reached from other machines, found none")
     options: dict[str, Any] = {"seed": seed, "variant": variant, "checkpoint": checkpoint}
-    if is_exported(Path(run)):
+    run = local(run)
+    if is_exported(run):
         loaded = load_policy(run, policy, **options)
     else:  # JAX would compile a program for every number of observations that come together.
         with tempfile.TemporaryDirectory() as folder:

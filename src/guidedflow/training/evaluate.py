@@ -14,6 +14,7 @@ from guidedflow.agents.agent import Act, acting
 from guidedflow.envs.vector import VectorEnv
 from guidedflow.errors import RunError, SettingsError
 from guidedflow.graphs.folder import ExportedPolicy, is_exported
+from guidedflow.graphs.hub import local
 from guidedflow.graphs.session import check_installed
 from guidedflow.nn.products import acting_precision, computed_in
 from guidedflow.notices import show_notices
@@ -190,8 +191,8 @@ def evaluate(
     """Evaluate the policies of a run, and write what was found into the run's evaluations.csv; or an exported policy.
 
     Args:
-        run: the run's folder, or one that ``export`` made. The latter is evaluated as ``onnx`` says, and nothing is
-            written into it.
+        run: the run's folder, or one that ``export`` made, which may be on the Hugging Face Hub, ``hf://user/name``.
+            These are evaluated as ``onnx`` says, and nothing is written into them.
         env: an environment of your own, by id or as a function that makes one; None: the run's.
         agent: the class of an algorithm of your own, if the run's is not registered.
         episodes: how many for each; None: as many as in training, whose evaluation is then repeated.
@@ -216,7 +217,7 @@ def evaluate(
     """
     show_notices()
     _check_numbers(episodes=(episodes, 1), videos=(videos, 0), env_seed=(env_seed, 0))
-    path = Path(run).absolute()
+    path = local(run).absolute()
     if onnx:
         check_installed("onnx", "onnxruntime")
     if is_exported(path):
