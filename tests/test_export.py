@@ -35,7 +35,7 @@ RANGE = ActionRange((-2.0, 0.0, 5.0), (2.0, 10.0, 5.0))
 SPECS = {
     "vector": Spec((4,), np.dtype("float32"), 3),
     "picture": Spec((9, 10, 6), np.dtype("uint8"), 3),
-    "dictionary": Spec((4,), np.dtype("float32"), 3, (("a/b", (3, 1)), ("noise", ())), RANGE),
+    "dictionary": Spec((4,), np.dtype("float32"), 3, (("action", (2, 1)), ("noise", ()), ("t1", (1,))), RANGE),
 }
 SMALL = {"hidden": (8,), "batch_size": 16, "steps": 20, "log_every": 10, "save_every": 10, "eval_every": 20}
 SMALL |= {"eval_episodes": 4, "eval_slots": 2, "progress": False}
@@ -337,7 +337,7 @@ def test_a_graph_of_other_shapes_is_refused(copied):
     spec = SPECS["vector"]
     (copied / "policy.onnx").write_bytes(policy_graph(make("iql", spec), "actor", spec).model.SerializeToString())
     resign(copied)
-    refused(copied, r"expected a graph from goal/at, place to action of 1, found one from observation")
+    refused(copied, r"expected a graph from goal/at, place to actions of 1, found one from observation")
 
 
 def test_a_link_out_of_the_folder_is_not_followed(copied, tmp_path):

@@ -73,23 +73,23 @@ def export(
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise RunError(f"{out}: expected a new folder for the policy, found something there; choose another")
     restored = restore(Path(run), policy, seed=seed, variant=variant, checkpoint=checkpoint, agent=agent)
-    from guidedflow.graphs.check import check_graph
+    from guidedflow.graphs.check import OBSERVATIONS, check_graph
     from guidedflow.graphs.graph import policy_graph
 
     graph = policy_graph(restored.agent, restored.policy, restored.run.spec, noise=noise)
     difference = check_graph(graph, restored.agent, restored.policy, restored.run.spec, noise)
-    description = _description(restored, graph.noise) | {
+    description = _description(restored, graph.action, graph.noise) | {
         "deterministic": graph.noise is None,
-        "check": {"observations": 1000, "largest_difference": difference.largest, "ties": difference.ties},
+        "check": {"observations": OBSERVATIONS, "largest_difference": difference.largest, "ties": difference.ties},
     }
     _write(out, graph.model.SerializeToString(), description)
     return Exported(out, restored.policy, restored.step, difference.largest, difference.ties)
 
 
-def _description(restored: Restored, noise: Any) -> dict[str, Any]:
+def _description(restored: Restored, action: str, noise: Any) -> dict[str, Any]:
     """What policy.json says of a policy, without checksums."""
     config = _portable(restored.run.config)
-    described = files.describe(restored.policy, restored.seed, restored.variant, restored.step, noise, config)
+    described = files.describe(restored.policy, restored.seed, restored.variant, restored.step, action, noise, config)
     versions = {name: importlib.metadata.version(name) for name in VERSIONED}
     return described | {"scores": _scores(restored), "exported_with": versions}
 

@@ -29,7 +29,7 @@ class Policy:
         if noise is not None:
             shape = [1 if size == "batch" else size for size in noise["shape"]]
             inputs[noise["name"]] = self.rng.standard_normal(shape, np.float32)
-        return self.session.run(["action"], inputs)[0][0]
+        return self.session.run(None, inputs)[0][0]
 
 
 if __name__ == "__main__":

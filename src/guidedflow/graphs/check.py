@@ -36,10 +36,9 @@ def check_graph(built: PolicyGraph, agent: Agent, policy: str, spec: Spec, noise
     Raises:
         RunError: an action differs by more than ``TOLERANCE``, or is not finite.
     """
-    model, names = onnx.ModelProto(), ["action"]
+    model = onnx.ModelProto()
     model.CopyFrom(built.model)
     if built.ranked is not None:
-        names.append(built.ranked)
         model.graph.output.append(onnx.helper.make_tensor_value_info(built.ranked, onnx.TensorProto.FLOAT, None))
     graph = GraphSession(model.SerializeToString(), spec, built.noise, f"policy {policy}", threads=0)
     rng, largest, ties = np.random.default_rng(0), 0.0, 0
@@ -49,10 +48,10 @@ def check_graph(built: PolicyGraph, agent: Agent, policy: str, spec: Spec, noise
             observations = _observations(spec, rng)
             z = rng.standard_normal(traced.noise_shape, np.float32) * (noise == "normal")
             actions, values = traced.act(observations, z)
-            found = dict(zip(names, graph(observations, z, names), strict=True))
-            apart = _apart(spec.to_environment(np.asarray(actions)), found.pop("action"), spec)
-            if values is not None and found:
-                of_two = tied(np.asarray(values), next(iter(found.values())))
+            found, *ranked = graph.outputs(observations, z)
+            apart = _apart(spec.to_environment(np.asarray(actions)), found, spec)
+            if values is not None and ranked:
+                of_two = tied(np.asarray(values), ranked[0])
                 ties, apart = ties + int(of_two.sum()), apart[~of_two]
             largest = max(largest, float(apart.max(initial=0.0)))
     if not largest <= TOLERANCE:

@@ -106,7 +106,9 @@ def is_exported(path: Path) -> bool:
     return (path / SCHEMA).exists()
 
 
-def describe(policy: str, seed: int, variant: Variant, step: int, noise: Any, config: RunConfig) -> dict[str, Any]:
+def describe(
+    policy: str, seed: int, variant: Variant, step: int, action: str, noise: Any, config: RunConfig
+) -> dict[str, Any]:
     """What policy.json says of a policy, as ``ExportedPolicy.read`` reads it, without checksums."""
     spec = config.spec
     entries = spec.observation_keys or (("observation", spec.observation_shape),)
@@ -123,7 +125,7 @@ def describe(policy: str, seed: int, variant: Variant, step: int, noise: Any, co
         if noise is None
         else {"name": noise[0], "dtype": "float32", "shape": list(noise[1]), "law": "standard normal"},
         "action": {
-            "name": "action",
+            "name": action,
             "dtype": "float32",
             "shape": [BATCH, spec.action_size],
             "low": list(low),

@@ -23,7 +23,6 @@ IR_VERSION = 9
 GELU = "gelu_tanh"
 """What ``nn.mlp``'s GELU is called in a traced program."""
 BATCH = "batch"
-ACTION = "action"
 
 
 class Value(NamedTuple):
@@ -36,9 +35,11 @@ class Value(NamedTuple):
 
 
 class PolicyGraph(NamedTuple):
-    """A policy's graph and its inputs."""
+    """A policy's graph, and what it takes and gives besides observations."""
 
     model: onnx.ModelProto
+    action: str
+    """Name of the actions, its first output."""
     noise: tuple[str, tuple[Size, ...]] | None
     """Name and shape of the standard normal noise that it takes; None if it takes none."""
     ranked: str | None
@@ -61,7 +62,7 @@ class Graph:
 
     def node(self, operator: str, inputs: Sequence[Any], shape: tuple[Size, ...], **attributes: Any) -> Value:
         """One more node, whose only output has this shape; inputs are values, names and arrays."""
-        name = f"t{len(self.nodes)}"
+        name = self.free(f"t{len(self.nodes)}")
         names = [self.name(one.of if isinstance(one, Value) else one) for one in inputs]
         self.nodes.append(helper.make_node(operator, names, [name], **attributes))
         return Value(name, shape)
@@ -72,8 +73,14 @@ class Graph:
             return tensor
         key = (tensor.dtype.str, tensor.shape, tensor.tobytes())
         if key not in self._constants:
-            self._constants[key] = numpy_helper.from_array(tensor, f"c{len(self._constants)}")
+            self._constants[key] = numpy_helper.from_array(tensor, self.free(f"c{len(self._constants)}"))
         return self._constants[key].name
+
+    def free(self, name: str) -> str:
+        """The name, or a longer one where an entry of the observation has it."""
+        while name in self.inputs:
+            name += "_"
+        return name
 
     def whole(self, value: Value, shape: tuple[Size, ...]) -> Value:
         """The value with every axis expanded to its size."""
@@ -125,7 +132,7 @@ def policy_graph(agent: Agent, policy: str, spec: Spec, *, noise: NoiseLaw = "no
             return Value(np.zeros([1] * len(shape), np.float32), (1,) * len(shape))
         if taken:
             raise graph.refuse("more than one call of jax.random.normal")
-        name = next(name for name in ("noise", "noise_", "noise__") if name not in shapes)
+        name = graph.free("noise")
         graph.inputs[name] = helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
         taken.append((name, shape))
         return Value(name, shape)
@@ -138,9 +145,10 @@ def policy_graph(agent: Agent, policy: str, spec: Spec, *, noise: NoiseLaw = "no
     inputs = [_observation(graph, shapes, spec), Value(None, ())]
     (unit,) = translate(graph, program.jaxpr, program.consts, inputs)
     action = _in_range(graph, graph.whole(unit, (BATCH, spec.action_size)), spec)
-    graph.nodes.append(helper.make_node("Identity", [graph.name(action.of)], [ACTION]))
-    outputs: dict[str, Any] = {ACTION: (onnx.TensorProto.FLOAT, (BATCH, spec.action_size))}
-    return PolicyGraph(graph.model(outputs), taken[0] if taken else None, graph.ranked)
+    output = graph.free("action")
+    graph.nodes.append(helper.make_node("Identity", [graph.name(action.of)], [output]))
+    outputs: dict[str, Any] = {output: (onnx.TensorProto.FLOAT, (BATCH, spec.action_size))}
+    return PolicyGraph(graph.model(outputs), output, taken[0] if taken else None, graph.ranked)
 
 
 def _observation(graph: Graph, shapes: dict[str, tuple[Size, ...]], spec: Spec) -> Value:

@@ -49,16 +49,16 @@ class GraphSession:
             raise RunError(f"{source}: expected an ONNX graph, found: {' '.join(str(error).split())}") from error
         self._check(source)
 
-    def __call__(self, observations: np.ndarray, noise: np.ndarray | None, outputs: list[str] | None = None) -> Any:
-        """The environment's actions (B, d) for observations (B, ...) and noise of the shape that it takes.
+    def __call__(self, observations: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
+        """The environment's actions (B, d) for observations (B, ...) and noise of the shape that it takes."""
+        return self.outputs(observations, noise)[0]
 
-        With the names of ``outputs``, a list of those.
-        """
+    def outputs(self, observations: np.ndarray, noise: np.ndarray | None) -> list[np.ndarray]:
+        """All that the graph gives, the actions first."""
         inputs = self._entries(observations)
         if self.noise is not None:
             inputs[self.noise[0]] = noise
-        found = self._session.run(outputs or ["action"], inputs)
-        return found if outputs else found[0]
+        return self._session.run(None, inputs)
 
     def noise_shape(self, batch: int) -> tuple[int, ...]:
         """The shape of the noise of a batch; () if it takes none."""
@@ -79,11 +79,11 @@ class GraphSession:
         names = [name for name, _ in self.spec.observation_keys] or ["observation"]
         wanted = {*names, *([self.noise[0]] if self.noise else [])}
         found = {one.name for one in self._session.get_inputs()}
-        outputs = {one.name: one.shape for one in self._session.get_outputs()}
-        if wanted != found or outputs.get("action", [None])[-1] != self.spec.action_size:
+        shape = self._session.get_outputs()[0].shape
+        if wanted != found or len(shape) != 2 or shape[1] != self.spec.action_size:
             raise RunError(
-                f"{source}: expected a graph from {', '.join(sorted(wanted))} to action of {self.spec.action_size}, "
-                f"found one from {', '.join(sorted(found))} to {outputs}"
+                f"{source}: expected a graph from {', '.join(sorted(wanted))} to actions of {self.spec.action_size}, "
+                f"found one from {', '.join(sorted(found))} to shape {shape}"
             )
 
 
@@ -91,6 +91,7 @@ def _refuse_other_files(model: bytes, source: str) -> None:
     """Raise RunError where weights lie in another file, which a stranger's graph could name."""
     if b"location" not in model:  # A quarter of a second for onnx's import, which nothing else needs here.
         return
+    check_installed("onnx")
     import onnx
     from google.protobuf.message import DecodeError
     from onnx.external_data_helper import _get_all_tensors, uses_external_data

@@ -55,7 +55,8 @@ def trace(agent: Agent, policy: str, observations: Shaped[np.ndarray, " B *obs"]
         if equation.primitive.name == "argmax" and len(equation.invars[0].aval.shape) == 2
     ]
     (seen, _), outputs = closed.jaxpr.invars, [*closed.jaxpr.outvars, *ranked[:1]]
-    rest = [equation for equation in closed.eqns if equation not in random]
+    apart = set(map(id, random))
+    rest = [equation for equation in closed.eqns if id(equation) not in apart]
     program = _program(closed, [seen, *drawn], outputs, rest)
     draw = _program(closed, closed.jaxpr.invars, drawn, random) if drawn else None
 

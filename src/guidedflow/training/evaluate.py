@@ -130,7 +130,7 @@ class Evaluator:
         folder: Path | None = None,
         on_episode: Callable[[int, int], None] = lambda done, total: None,
     ) -> list[Row]:
-        """As ``__call__``, of ``count`` policies: whose each is, its name, and how it acts."""
+        """As ``__call__``, of ``count`` policies, each with its member, its name and how it acts."""
         total, done = count * self._settings.eval_episodes, 0
 
         def add() -> None:
