@@ -96,7 +96,7 @@ def _description(restored: Restored, action: str, noise: Any) -> dict[str, Any]:
 
 def _portable(config: RunConfig) -> RunConfig:
     """The config without paths of the machine that it was trained on."""
-    data = dataclasses.replace(config.data, source=Path(config.data.source).name)
+    data = dataclasses.replace(config.data, source=Path(config.data.source).name, made_by=None)
     return dataclasses.replace(config, data=data)
 
 
