@@ -484,3 +484,25 @@ def test_a_child_is_killed_at_the_operation_that_was_asked_for(tmp_path):
     completed = subprocess.run([sys.executable, "-c", program], cwd=ROOT, start_new_session=True, check=False)
     assert completed.returncode == -9
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b1"]
+
+
+@pytest.mark.slow
+def test_latency_times_exported_policies_beside_jax(rows):
+    (row,) = rows("latency", "--agents", "bc", "--calls", "100", *TINY)
+    assert row["policy"] == "flow"
+    for form in ("ONNX", "JAX"):
+        assert 0 < row[f"{form}_p50_ms"] <= row[f"{form}_p99_ms"]
+        assert_positive(row, f"{form}_CPU_p99_ms", f"{form}_start_s")
+    assert_positive(row, "export_s", "file_bytes")
+    assert float(row["largest_difference"]) <= 1e-5
+
+
+@pytest.mark.slow
+def test_serve_times_what_clients_wait_for(rows, tmp_path):
+    from benchmarks import latency
+
+    run_folder = latency.train("bc", latency.Arguments(hidden=(8,)), tmp_path)
+    (row,) = rows("serve", str(run_folder), "--clients", "2", "--seconds", "1")
+    assert 0 < row["p50_ms"] <= row["p99_ms"]
+    assert 0 <= row["late"] <= 1
+    assert 0 < row["answers_per_second"] <= 110

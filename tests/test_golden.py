@@ -181,7 +181,7 @@ def test_a_target_that_follows_the_new_parameters_is_noticed(recording, case):
 @pytest.mark.parametrize(
     ("module", "name", "wrong", "noticed"),
     [
-        (jax.nn, "gelu", lambda x, approximate: jax.scipy.stats.norm.cdf(x) * x, "critic loss"),
+        (mlp, "gelu_tanh", lambda x: jax.scipy.stats.norm.cdf(x) * x, "critic loss"),
         (mlp, "LAYER_NORM_EPSILON", 1e-5, "critic loss"),
         (optax, "scale_by_adam", functools.partial(optax.scale_by_adam, eps=1e-7), "critic"),
     ],

@@ -13,8 +13,11 @@ if TYPE_CHECKING:
     from guidedflow.data.convert import convert as convert
     from guidedflow.data.dataset import Dataset as Dataset
     from guidedflow.data.inspect import inspect as inspect
+    from guidedflow.deploy.export import Exported as Exported
+    from guidedflow.deploy.export import export as export
     from guidedflow.deploy.policy import Policy as Policy
     from guidedflow.deploy.policy import load_policy as load_policy
+    from guidedflow.deploy.serve import serve as serve
     from guidedflow.errors import DataError as DataError
     from guidedflow.errors import Diverged as Diverged
     from guidedflow.errors import GuidedflowError as GuidedflowError
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from guidedflow.errors import RunError as RunError
     from guidedflow.errors import SettingsError as SettingsError
     from guidedflow.errors import WorkerDied as WorkerDied
+    from guidedflow.graphs.hub import pull as pull
+    from guidedflow.graphs.hub import push as push
     from guidedflow.results.compare import compare as compare
     from guidedflow.results.report import report as report
     from guidedflow.runs.config import RunConfig as RunConfig
@@ -49,6 +54,7 @@ _HOMES = {
     "DataError": "errors",
     "Dataset": "data.dataset",
     "Diverged": "errors",
+    "Exported": "deploy.export",
     "GuidedflowError": "errors",
     "Interrupted": "errors",
     "Policy": "deploy.policy",
@@ -66,6 +72,7 @@ _HOMES = {
     "compare": "results.compare",
     "convert": "data.convert",
     "evaluate": "training.evaluate",
+    "export": "deploy.export",
     "find_task": "suites",
     "fit": "training.fit",
     "generate": "suites",
@@ -73,8 +80,11 @@ _HOMES = {
     "load_dataset": "suites",
     "load_policy": "deploy.policy",
     "make_agent": "training.fit",
+    "pull": "graphs.hub",
+    "push": "graphs.hub",
     "report": "results.report",
     "resume": "training.train",
+    "serve": "deploy.serve",
     "study": "studies.study",
     "tasks": "suites",
     "train": "training.train",

@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Bool, Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 
 from guidedflow.errors import DataError
+
+if TYPE_CHECKING:  # An exported policy acts without JAX.
+    from jaxtyping import Array
 
 ObservationKeys = tuple[tuple[str, tuple[int, ...]], ...]
 """Name and shape of each entry of a dictionary observation, in the order in which they make one vector."""
@@ -165,10 +168,10 @@ class Batch(NamedTuple):
     the row holds an unrelated action.
     """
 
-    observations: Shaped[Array, " B *obs"]
-    actions: Float[Array, "B act"]
-    rewards: Float[Array, " B"]
-    next_observations: Shaped[Array, " B *obs"]
-    masks: Float[Array, " B"]
-    next_actions: Float[Array, "B act"]
-    next_action_valid: Bool[Array, " B"]
+    observations: "Shaped[Array, ' B *obs']"
+    actions: "Float[Array, 'B act']"
+    rewards: "Float[Array, ' B']"
+    next_observations: "Shaped[Array, ' B *obs']"
+    masks: "Float[Array, ' B']"
+    next_actions: "Float[Array, 'B act']"
+    next_action_valid: "Bool[Array, ' B']"

@@ -66,7 +66,9 @@ def best_of(
     """Of N actions mu_omega(s, z), the one with the largest min_i Q_i."""
     actions = integrate(flow.at(observations), noise, flow_steps)
     best = critic(observations, actions).min(0).argmax(0)
-    return jnp.take_along_axis(actions, best[None, :, None], axis=0)[0]
+    # A sum over one term: ONNX has the operations of a choice by index in this form.
+    is_best = jnp.arange(len(noise))[:, None, None] == best[:, None]
+    return jnp.where(is_best, actions, 0.0).sum(0)
 
 
 class IFQL(CriticAgent):

@@ -19,10 +19,14 @@ from guidedflow.cli.agents import Agents
 from guidedflow.cli.compare import Compare
 from guidedflow.cli.convert import Convert
 from guidedflow.cli.evaluate import Evaluate
+from guidedflow.cli.export import Export
 from guidedflow.cli.fetch import Fetch
 from guidedflow.cli.generate import Generate
 from guidedflow.cli.inspect import Inspect
+from guidedflow.cli.pull import Pull
+from guidedflow.cli.push import Push
 from guidedflow.cli.report import Report
+from guidedflow.cli.serve import Serve
 from guidedflow.cli.study import StudyInit, StudyReport, StudyRun, StudyStatus
 from guidedflow.cli.tasks import Tasks
 from guidedflow.cli.train import Train, with_settings
@@ -35,6 +39,10 @@ from guidedflow.processes import RemoteTraceback, check_limits
 COMMANDS: dict[str, Any] = {
     "train": Train,
     "evaluate": Evaluate,
+    "export": Export,
+    "serve": Serve,
+    "push": Push,
+    "pull": Pull,
     "report": Report,
     "compare": Compare,
     "data generate": Generate,

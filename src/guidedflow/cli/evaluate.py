@@ -6,9 +6,8 @@ from typing import Annotated, ClassVar
 
 from tyro.conf import Positional
 
-from guidedflow.cli.parse import Assignments
+from guidedflow.cli.parse import Assignments, single_variant
 from guidedflow.cli.show import WORKERS, Flag, optional, print_json
-from guidedflow.errors import SettingsError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +17,7 @@ class Evaluate:
     interrupted: ClassVar[str] = "interrupted; nothing was recorded"
 
     run: Annotated[Positional[Path], optional("RUN")]
-    """The run's folder."""
+    """The run's folder, or an exported policy's, or hf://USER/NAME."""
     env: Annotated[str | None, optional("ENV", "the run's task")] = None
     """Evaluate in this environment of your own: a gymnasium id, or module:function that makes one."""
     agent: Annotated[str | None, optional("MODULE:CLASS")] = None
@@ -39,6 +38,8 @@ class Evaluate:
     """Episodes of each policy and seed to film, as GIF in RUN/videos. Without a GPU a picture takes a second."""
     workers: Annotated[int | None, WORKERS] = None
     """Processes that run the environments; changes no result."""
+    onnx: Flag = False
+    """Act through the ONNX graphs that `guidedflow export` writes, in the same episodes; not recorded."""
     json: Flag = False
     """Print JSON instead of a table."""
 
@@ -49,9 +50,6 @@ class Evaluate:
         from guidedflow.runs.summary import over_seeds
         from guidedflow.training.display import make_console, results_table
 
-        several = next((name for name, values in self.variant.items() if len(values) > 1), None)
-        if several is not None:
-            raise SettingsError(f"--variant: expected one value of {several}, found {len(self.variant[several])}")
         videos = RunFolder(self.run).videos
         before = {path: path.stat().st_mtime_ns for path in videos()}
         rows = gf.evaluate(
@@ -61,11 +59,12 @@ class Evaluate:
             episodes=self.episodes,
             checkpoint=self.checkpoint,
             policy=self.policy,
-            variant={name: values[0] for name, values in self.variant.items()} or None,
+            variant=single_variant(self.variant),
             seed=self.seed,
             env_seed=self.env_seed,
             videos=self.videos,
             workers=self.workers,
+            onnx=self.onnx,
         )
         if self.json:
             print_json(plain_rows(rows))

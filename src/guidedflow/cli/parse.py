@@ -89,6 +89,19 @@ _NAMED_NUMBERS = Mapping[str, tuple[float, ...]]
 Assignments = Annotated[_NAMED_NUMBERS, _spec(assignments, "NAME=X,...", dict), tyro.conf.arg(help_behavior_hint="")]
 """Numbers by name, several to a name."""
 
+
+def single_variant(given: _NAMED_NUMBERS) -> dict[str, float] | None:
+    """The variant that ``--variant`` names; None if it names none.
+
+    Raises:
+        SettingsError: a setting has several values.
+    """
+    several = next((name for name, values in given.items() if len(values) > 1), None)
+    if several is not None:
+        raise SettingsError(f"--variant: expected one value of {several}, found {len(given[several])}")
+    return {name: values[0] for name, values in given.items()} or None
+
+
 REGISTRY = ConstructorRegistry()
 
 

@@ -1,34 +1,43 @@
 """A trained policy as a function: an observation in, an action out."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 
-from guidedflow.agents import Agent
-from guidedflow.agents.agent import acting
 from guidedflow.errors import SettingsError
+from guidedflow.graphs.folder import ExportedPolicy, is_exported
+from guidedflow.graphs.hub import local
+from guidedflow.graphs.session import check_installed
 from guidedflow.seeding import derived_seed
-from guidedflow.training.members import select
-from guidedflow.training.restore import SavedRun
-from guidedflow.types import Spec, Variant, flattened, variant_text
+from guidedflow.types import Spec, Variant, flattened
+
+if TYPE_CHECKING:  # An exported policy acts without JAX.
+    from guidedflow.agents import Agent
+
+BatchAct = Callable[[np.ndarray], np.ndarray]
+"""act(observations) -> actions: of a batch, as the environment takes them, noise fresh at every call."""
 
 
 class Policy:
-    """A trained policy, ready to act: ``policy(observation) -> action``."""
+    """A trained policy, ready to act: ``policy(observation) -> action``.
 
-    def __init__(self, agent: Agent, name: str, spec: Spec, seed: int = 0, title: str = ""):
+    Args:
+        agent: whose policy; or a function of a batch of observations to the environment's actions.
+        name: of the policy.
+        spec: of the data that it learned from.
+        seed: of its noise.
+        title: where it comes from, in a few words.
+    """
+
+    def __init__(self, agent: "Agent | BatchAct", name: str, spec: Spec, seed: int = 0, title: str = ""):
         self.spec = spec
         """Shapes of observations and actions, and what the numbers stand for."""
         self.name = name
         self._title = title
-        self._act = acting(agent, name)
-        self._key = jax.random.key(derived_seed(seed, "act"))
-        self._calls = 0
+        self._act = _acting(agent, name, spec, seed) if hasattr(agent, "policies") else agent
 
     def __call__(self, observation: Any) -> np.ndarray:
         """The action for one observation, or the actions for a batch of them; noise is fresh at every call.
@@ -60,9 +69,7 @@ class Policy:
         batched = observations.ndim == len(shape) + 1
         if observations.shape[int(batched) :] != shape:
             raise SettingsError(f"observation: expected shape {shape}, or a batch of it, found {observations.shape}")
-        actions = self._act(observations if batched else observations[None], self._key, self._calls)
-        self._calls += 1
-        actions = self.spec.to_environment(actions)
+        actions = self._act(observations if batched else observations[None])
         return actions if batched else actions[0]
 
     def __repr__(self) -> str:
@@ -77,12 +84,13 @@ def load_policy(
     seed: int | None = None,
     variant: Variant | Mapping[str, float] | None = None,
     checkpoint: str | int = "latest",
-    agent: str | type[Agent] | None = None,
+    agent: "str | type[Agent] | None" = None,
 ) -> Policy:
-    """A policy of a run. Only the networks that it needs are read.
+    """A policy of a run, of which only the networks that it needs are read; or one that was exported.
 
     Args:
-        run: the run's folder.
+        run: the run's folder, or one that ``export`` made, which may be on the Hugging Face Hub, ``hf://user/name``;
+            these need no JAX, but onnxruntime.
         policy: ``actor`` or ``vabc`` for GFP, for instance; None: the algorithm's main policy.
         seed: which of the run's seeds; None: the first.
         variant: which variant of a sweep, ``{"alpha": 0.3}``; None: the only one.
@@ -91,41 +99,34 @@ def load_policy(
 
     Raises:
         RunError: no such run or checkpoint, or a damaged one.
+        DataError: a file of an exported policy is missing or cannot be read.
         SettingsError: no such policy, seed or variant; or a sweep, of which a variant has to be named.
     """
-    saved = SavedRun(Path(run), agent)
-    there = list(dict.fromkeys(member.variant for member in saved.members))
-    if variant is None and len(there) > 1:
-        listed = ", ".join(map(variant_text, there))
-        raise SettingsError(f"variant: expected one of the sweep of {run} ({listed}), found none; name one: variant=")
-    chosen = there[0] if variant is None else saved.find_variant(variant)
-    saved.filter(policy, chosen, seed)
-    seed = saved.settings.seeds[0] if seed is None else seed
-    name = saved.agent.policy_names[0] if policy is None else policy
-    index = [(member.variant, member.seed) for member in saved.members].index((chosen, seed))
-    with saved.checkpoints() as checkpoints:
-        step = checkpoints.find(checkpoint)
-        stacked = checkpoints.restore(step, "agents", _needed(saved.like(), name, saved.spec))
-    filled = jax.tree.map(_filled, stacked, saved.like(), is_leaf=lambda leaf: leaf is ocp.PLACEHOLDER)
-    return Policy(select(filled, index), name, saved.spec, seed, f"{saved.config.title}, step {step}")
+    run = local(run)
+    if is_exported(run):
+        check_installed("onnxruntime")
+        found = ExportedPolicy.read(run)
+        found.check(policy=policy, seed=seed, variant=variant, step=None if checkpoint == "latest" else checkpoint)
+        return Policy(_acting_exported(found), found.policy, found.spec, title=found.title)
+
+    from guidedflow.deploy.restored import restore
+
+    restored = restore(run, policy, seed=seed, variant=variant, checkpoint=checkpoint, agent=agent)
+    return Policy(restored.agent, restored.policy, restored.run.spec, restored.seed, restored.title)
 
 
-def _needed(like: Agent, policy: str, spec: Spec) -> Agent:
-    """The stacked shapes of an agent, with a placeholder for each array that the policy does not use."""
-    single = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), like)
-    leaves, structure = jax.tree.flatten(single)
-    observations = jax.ShapeDtypeStruct((1, *spec.observation_shape), spec.observation_dtype)
+def _acting(agent: Any, policy: str, spec: Spec, seed: int) -> BatchAct:
+    import jax
 
-    def act(leaves: list[Any], observations: Any, key: Any) -> Any:
-        return jax.tree.unflatten(structure, leaves).policies()[policy](observations, key)
+    from guidedflow.agents.agent import acting
 
-    program = jax.make_jaxpr(act)(leaves, observations, jax.random.key(0)).jaxpr
-    used = {id(variable) for equation in program.eqns for variable in equation.invars}
-    used |= {id(variable) for variable in program.outvars}
-    kept = [id(variable) in used for variable in program.invars[: len(leaves)]]
-    stacked, structure = jax.tree.flatten(like)
-    return jax.tree.unflatten(structure, [s if k else ocp.PLACEHOLDER for s, k in zip(stacked, kept, strict=True)])
+    act, calls = acting(agent, policy), itertools.count()
+    key = jax.random.key(derived_seed(seed, "act"))
+    return lambda observations: spec.to_environment(act(observations, key, next(calls)))
 
 
-def _filled(leaf: Any, like: jax.ShapeDtypeStruct) -> jax.Array:
-    return jnp.zeros(like.shape, like.dtype) if leaf is ocp.PLACEHOLDER else leaf
+def _acting_exported(exported: ExportedPolicy) -> BatchAct:
+    graph, rng = exported.graph(), np.random.default_rng(derived_seed(exported.seed, "act"))
+    return lambda observations: graph(
+        observations, rng.standard_normal(graph.noise_shape(len(observations)), np.float32)
+    )

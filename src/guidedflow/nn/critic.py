@@ -37,7 +37,7 @@ class Critic(eqx.Module):
         """The value that each member gives each pair; there may be several actions for each observation."""
         features = broadcast_rows(self.encoder(observations), actions)
         pairs = jnp.concatenate([features, actions], axis=-1)
-        return jnp.stack([member(pairs)[..., 0] for member in self.members])
+        return jnp.stack([member(pairs).squeeze(-1) for member in self.members])
 
 
 class ValueFunction(eqx.Module):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped, UInt8
 
-from guidedflow.nn.mlp import MLP
+from guidedflow.nn.mlp import MLP, gelu_tanh
 from guidedflow.nn.pooling import max_pool
 from guidedflow.nn.products import convolve
 
@@ -81,7 +81,7 @@ class Impala(eqx.Module):
         x = observations.astype(jnp.float32) / 255.0
         for stage in self.stages:
             x = stage(x)
-        return jax.nn.gelu(self.dense(jax.nn.relu(x).reshape(len(x), -1)), approximate=True)
+        return gelu_tanh(self.dense(jax.nn.relu(x).reshape(x.shape[0], -1)))
 
 
 Encoder = Flat | Impala

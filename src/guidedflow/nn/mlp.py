@@ -12,6 +12,12 @@ from guidedflow.nn.products import dense
 LAYER_NORM_EPSILON = 1e-6
 
 
+@jax.jit
+def gelu_tanh(x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
+    """GELU in its tanh form (Hendrycks and Gimpel, 2016), under a name that an exported graph finds it by."""
+    return jax.nn.gelu(x, approximate=True)
+
+
 class LayerNorm(eqx.Module):
     """Normalisation over the last axis, with a learned scale and offset."""
 
@@ -67,7 +73,7 @@ class MLP(eqx.Module):
     def after_first(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch out"]:
         """The network's output from its first layer's pre-activations, for callers that assemble those themselves."""
         for i, (weight, bias) in enumerate(zip(self.weights[1:], self.biases[1:], strict=True)):
-            x = jax.nn.gelu(x, approximate=True)
+            x = gelu_tanh(x)
             if self.norms is not None:
                 x = self.norms[i](x)
             x = dense(x, weight) + bias

@@ -107,6 +107,15 @@ class RunConfig:
         if not path.is_file():
             raise RunError(f"{folder}: expected the folder of a run, found no {FILE} in it")
         saved = read_json(path)
+        return cls.from_json(saved, path)
+
+    @classmethod
+    def from_json(cls, saved: Mapping[str, Any], path: Path) -> Self:
+        """The config that the file ``path`` holds as ``saved``.
+
+        Raises:
+            RunError: it is none.
+        """
         try:
             _check_depth(saved)
             return cls._from_json(saved)

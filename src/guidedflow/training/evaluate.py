@@ -5,27 +5,31 @@ import dataclasses
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from guidedflow.agents import Agent
-from guidedflow.agents.agent import acting
+from guidedflow.agents.agent import Act, acting
 from guidedflow.envs.vector import VectorEnv
 from guidedflow.errors import RunError, SettingsError
+from guidedflow.graphs.folder import ExportedPolicy, is_exported
+from guidedflow.graphs.hub import local
+from guidedflow.graphs.session import check_installed
 from guidedflow.nn.products import acting_precision, computed_in
 from guidedflow.notices import show_notices
 from guidedflow.opengl import NO_BACKEND, gl_backend
 from guidedflow.processes import available_cores
+from guidedflow.runs.config import RunConfig
 from guidedflow.seeding import derived_seed
-from guidedflow.settings import check
+from guidedflow.settings import build, check
 from guidedflow.suites.suite import Task
 from guidedflow.training.display import ProgressBar
 from guidedflow.training.episodes import run_episodes, summarize
 from guidedflow.training.members import select
 from guidedflow.training.progress import Callbacks, Progress
-from guidedflow.training.restore import SavedRun
-from guidedflow.training.settings import Member, TrainSettings
+from guidedflow.training.restore import SavedRun, run_task
+from guidedflow.training.settings import Member, TrainSettings, check_settings
 from guidedflow.types import Spec, Variant, variant_text
 
 logger = logging.getLogger("guidedflow")
@@ -43,6 +47,7 @@ class Evaluator:
         settings: how many episodes, in how many environments at once.
         workers: processes for the environments.
         gl_backend: what draws pictures, if any are wanted.
+        onnx: whether the policies act through their ONNX graphs, with the noise that they draw in JAX.
     """
 
     def __init__(
@@ -53,11 +58,15 @@ class Evaluator:
         settings: TrainSettings,
         workers: int,
         gl_backend: str | None = None,
+        onnx: bool = False,
     ):
         self._task = task
         self._spec = spec
         self._members = members
         self._settings = settings
+        self._onnx = onnx
+        # A graph's actions are the environment's already.
+        self._acted = spec._replace(action_range=None) if onnx else spec
         if gl_backend is None:
             gl_backend = task.gl_backend()
         drawn = {} if gl_backend is None else {"render_mode": "rgb_array"}
@@ -97,9 +106,34 @@ class Evaluator:
             for policy in agents.policy_names
             if only(member, policy)
         ]
-        total, done = len(wanted) * self._settings.eval_episodes, 0
+        acts = ((member, policy, self._act(select(agents, i), policy)) for i, member, policy in wanted)
+        with computed_in(acting_precision(self._settings.precision)):
+            return self.rows(
+                acts, len(wanted), step, env_seed=env_seed, videos=videos, folder=folder, on_episode=on_episode
+            )
 
-        def count() -> None:
+    def _act(self, agent: Agent, policy: str) -> Act:
+        if not self._onnx:
+            return acting(agent, policy)
+        from guidedflow.graphs.acting import acting_graph
+
+        return acting_graph(agent, policy, self._spec)
+
+    def rows(
+        self,
+        acts: Iterable[tuple[Member, str, Act]],
+        count: int,
+        step: int,
+        *,
+        env_seed: int | None = None,
+        videos: int = 0,
+        folder: Path | None = None,
+        on_episode: Callable[[int, int], None] = lambda done, total: None,
+    ) -> list[Row]:
+        """As ``__call__``, of ``count`` policies, each with its member, its name and how it acts."""
+        total, done = count * self._settings.eval_episodes, 0
+
+        def add() -> None:
             nonlocal done
             done += 1
             on_episode(done, total)
@@ -108,23 +142,22 @@ class Evaluator:
         if folder is not None:
             folder.mkdir(exist_ok=True)
         rows = []
-        with computed_in(acting_precision(self._settings.precision)):
-            for i, member, policy in wanted:
-                clip = f"step{step} {variant_text(member.variant)} seed{member.seed} {policy}"
-                episodes = run_episodes(
-                    acting(select(agents, i), policy),
-                    self._env,
-                    self._spec,
-                    episodes=self._settings.eval_episodes,
-                    seed=derived_seed(member.seed, "evaluation", step) if env_seed is None else env_seed,
-                    videos=videos,
-                    video_stem=None if folder is None else folder / "-".join(clip.split()),
-                    on_episode=count,
-                )
-                found = summarize(episodes)._asdict()
-                name = {"step": step, "variant": member.variant, "seed": member.seed, "policy": policy}
-                score = self._task.suite.score(self._task, found["success"], found["mean_return"])
-                rows.append({**name, **found, "score": score, "source": "training", "env_seed": env_seed})
+        for member, policy, act in acts:
+            clip = f"step{step} {variant_text(member.variant)} seed{member.seed} {policy}"
+            episodes = run_episodes(
+                act,
+                self._env,
+                self._acted,
+                episodes=self._settings.eval_episodes,
+                seed=derived_seed(member.seed, "evaluation", step) if env_seed is None else env_seed,
+                videos=videos,
+                video_stem=None if folder is None else folder / "-".join(clip.split()),
+                on_episode=add,
+            )
+            found = summarize(episodes)._asdict()
+            name = {"step": step, "variant": member.variant, "seed": member.seed, "policy": policy}
+            score = self._task.suite.score(self._task, found["success"], found["mean_return"])
+            rows.append({**name, **found, "score": score, "source": "training", "env_seed": env_seed})
         return rows
 
     def close(self) -> None:
@@ -151,13 +184,15 @@ def evaluate(
     env_seed: int | None = None,
     videos: int = 0,
     workers: int | None = None,
+    onnx: bool = False,
     record: bool = True,
     progress: bool = True,
 ) -> list[Row]:
-    """Evaluate the policies of a run, and write what was found into the run's evaluations.csv.
+    """Evaluate the policies of a run, and write what was found into the run's evaluations.csv; or an exported policy.
 
     Args:
-        run: the run's folder.
+        run: the run's folder, or one that ``export`` made, which may be on the Hugging Face Hub, ``hf://user/name``.
+            These are evaluated as ``onnx`` says, and nothing is written into them.
         env: an environment of your own, by id or as a function that makes one; None: the run's.
         agent: the class of an algorithm of your own, if the run's is not registered.
         episodes: how many for each; None: as many as in training, whose evaluation is then repeated.
@@ -168,6 +203,8 @@ def evaluate(
         env_seed: of the episodes' starts and the policies' noise; None: those of the training's evaluations.
         videos: how many episodes of each to write as GIF into the run's folder ``videos``.
         workers: processes that run the environments; None: one a core.
+        onnx: whether the policies act through the ONNX graphs that ``export`` writes, in the same episodes and with
+            the same noise; not recorded.
         record: whether evaluations.csv gets the rows; those of another environment are never written there.
         progress: whether a bar is shown.
 
@@ -179,10 +216,21 @@ def evaluate(
         SettingsError: an argument is not possible.
     """
     show_notices()
-    saved = SavedRun(Path(run).absolute(), agent)
-    task = _task(saved, env)
     _check_numbers(episodes=(episodes, 1), videos=(videos, 0), env_seed=(env_seed, 0))
-    settings = _settings(saved, episodes)
+    path = local(run).absolute()
+    if onnx:
+        check_installed("onnx", "onnxruntime")
+    if is_exported(path):
+        check_installed("onnxruntime")
+        exported = ExportedPolicy.read(path)
+        step = None if checkpoint == "latest" else checkpoint
+        exported.check(policy=policy, variant=variant, seed=seed, step=step)
+        if videos:
+            raise SettingsError(f"videos: expected 0 for an exported policy, found {videos}; film its run")
+        return _evaluate_exported(exported, env, episodes, env_seed, workers, progress)
+    saved = SavedRun(path, agent)
+    task = _task(saved.config, path, env)
+    settings = _settings(saved.settings, episodes)
     workers = checked_workers(workers, settings)
     only = saved.filter(policy, variant, seed)
     agents, step = saved.agents(checkpoint)
@@ -190,20 +238,49 @@ def evaluate(
     films: dict[str, Any] = {"videos": videos, "folder": saved.folder.path / "videos"} if backend is not None else {}
     with (
         _watched(step, progress) as on_episode,
-        Evaluator(task, saved.spec, saved.members, settings, workers, backend) as evaluator,
+        Evaluator(task, saved.spec, saved.members, settings, workers, backend, onnx) as evaluator,
     ):
         rows = evaluator(agents, step, only=only, env_seed=env_seed, on_episode=on_episode, **films)
     rows = [{**row, "source": "evaluate"} for row in rows]
-    if record and env is None:
+    if record and env is None and not onnx:
         with saved.folder.lock():
             saved.folder.log_evaluations(rows)
     return rows
 
 
-def _task(saved: SavedRun, env: Any) -> Task:
-    task = saved.task(env)
+def _evaluate_exported(
+    exported: ExportedPolicy,
+    env: Any,
+    episodes: int | None,
+    env_seed: int | None,
+    workers: int | None,
+    progress: bool,
+) -> list[Row]:
+    """Evaluate an exported policy, in the episodes that its run's evaluation has."""
+    from guidedflow.graphs.acting import acting_exported
+
+    task = _task(exported.config, exported.path, env)
+    try:
+        settings = build(TrainSettings, exported.config.settings)
+        check_settings(settings)
+    except SettingsError as error:
+        raise RunError(f"{exported.path}: expected the settings of a run, found: {error}") from error
+    settings = _settings(settings, episodes)
+    member = Member(exported.variant, exported.seed, None)
+    workers = checked_workers(workers, settings)
+    act = acting_exported(exported)
+    with (
+        _watched(exported.step, progress) as on_episode,
+        Evaluator(task, exported.spec, [member], settings, workers, onnx=True) as evaluator,
+    ):
+        acts = [(member, exported.policy, act)]
+        rows = evaluator.rows(acts, 1, exported.step, env_seed=env_seed, on_episode=on_episode)
+    return [{**row, "source": "evaluate"} for row in rows]
+
+
+def _task(config: RunConfig, where: Path, env: Any) -> Task:
+    task = run_task(config, where, env)
     if task is None:
-        where = saved.folder.path
         raise RunError(
             f"{where}: expected a run with an environment to evaluate in, found none; name one: env= (--env)"
         )
@@ -231,11 +308,11 @@ def _film_backend(videos: int, saved: SavedRun) -> str | None:
     return backend
 
 
-def _settings(saved: SavedRun, episodes: int | None) -> TrainSettings:
+def _settings(saved: TrainSettings, episodes: int | None) -> TrainSettings:
     """The run's settings with another number of episodes, if one is asked for or the run had none."""
-    if episodes is None and saved.settings.eval_episodes:
-        return saved.settings
-    settings = dataclasses.replace(saved.settings, eval_episodes=episodes or TrainSettings.eval_episodes)
+    if episodes is None and saved.eval_episodes:
+        return saved
+    settings = dataclasses.replace(saved, eval_episodes=episodes or TrainSettings.eval_episodes)
     check(settings)
     return settings
 

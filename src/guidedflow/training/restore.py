@@ -8,7 +8,7 @@ import jax
 
 from guidedflow.agents import Agent, agent_name, find_agent
 from guidedflow.errors import DataError, RunError, SettingsError
-from guidedflow.runs.config import FILE
+from guidedflow.runs.config import FILE, RunConfig
 from guidedflow.runs.folder import RunFolder
 from guidedflow.runs.summary import main_scores
 from guidedflow.settings import build
@@ -19,6 +19,31 @@ from guidedflow.training.checkpoint import Checkpoints
 from guidedflow.training.members import init_agents
 from guidedflow.training.settings import Member, TrainSettings, check_settings, members
 from guidedflow.types import Variant, variant_text
+
+
+def run_task(config: RunConfig, path: Path, env: Any = None) -> Task | None:
+    """What a run was trained for, or an environment given in its place; None if there is neither.
+
+    Args:
+        config: of the run.
+        path: what error messages call it.
+        env: a gymnasium id, or a function that makes an environment.
+
+    Raises:
+        RunError: its environment is a function, or has to be imported: it has to be given again.
+        DataError: the environment given does not fit the run's data.
+    """
+    if env is not None:
+        task = environment_task(env, spec=config.spec)
+        task.suite.check(task, config.spec, str(path))
+        return task
+    if config.task is not None:
+        return find_task(config.task)
+    if config.env is None:
+        return None
+    if not is_safe_name(config.env):  # A folder may come from anyone: no module is imported because it names one.
+        raise RunError(f"{path}: its environment is {config.env}; give it again: env= (--env {config.env})")
+    return environment_task(config.env, spec=config.spec)
 
 
 class SavedRun:
@@ -66,24 +91,8 @@ class SavedRun:
         return find_agent(name)
 
     def task(self, env: Any = None) -> Task | None:
-        """What the run was trained for, or an environment given in its place; None if there is neither.
-
-        Raises:
-            RunError: its environment is a function, or has to be imported: it has to be given again.
-            DataError: the environment given does not fit the run's data.
-        """
-        if env is not None:
-            task = environment_task(env, spec=self.spec)
-            task.suite.check(task, self.spec, str(self.folder.path))
-            return task
-        if self.config.task is not None:
-            return find_task(self.config.task)
-        if self.config.env is None:
-            return None
-        if not is_safe_name(self.config.env):  # As for the algorithm.
-            name = self.config.env
-            raise RunError(f"{self.folder.path}: its environment is {name}; give it again: env= (--env {name})")
-        return environment_task(self.config.env, spec=self.spec)
+        """As ``run_task``, of this run."""
+        return run_task(self.config, self.folder.path, env)
 
     def filter(
         self, policy: str | None, variant: Variant | Mapping[str, float] | None, seed: int | None

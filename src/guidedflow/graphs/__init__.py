@@ -1,0 +1,1 @@
+"""Policies as ONNX graphs, and the folders that hold them."""
