@@ -33,6 +33,7 @@ lint: env
 
 env: $(STAMP)
 
+# openpi-client, which the tests of `guidedflow serve` speak through, asks for NumPy 1 and works with 2.
 # dm_control, which ogbench stands on, asks for labmaze: nothing here uses it, and it has no wheels from Python 3.13 on.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -47,6 +48,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  $(PIP) --no-deps --requirement $(VENV)/without-labmaze.txt && \
 	  $(PIP) --no-deps --editable .; \
 	fi
+	$(PIP) --no-deps openpi-client==0.1.2
 	@touch $@
 
 clean:
