@@ -123,10 +123,13 @@ def trained_agents(run: Path | str, checkpoint: str | int = "latest"):
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory):
-    """Twelve small jobs that nobody disturbed."""
-    folder = tmp_path_factory.mktemp("studies")
-    from studies import twelve_jobs
+    """Small jobs of a study, each trained in this process, which nobody disturbed."""
+    from studies import read_plan, small_jobs
 
-    plan = twelve_jobs(folder, "undisturbed")
-    assert guidedflow("study", "run", plan).returncode == 0
+    import guidedflow as gf
+
+    plan = small_jobs(tmp_path_factory.mktemp("studies"), "undisturbed")
+    for job in read_plan(plan).jobs:
+        options = {"agent": job.agent, "preset": job.preset, "seeds": job.seeds, **job.settings}
+        gf.train(job.task, run_dir=job.run_dir, progress=False, **options)
     return plan

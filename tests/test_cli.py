@@ -328,6 +328,7 @@ def test_ctrl_c_says_what_is_true_of_the_command(words, said, tmp_path):
     (tmp_path / "there" / "config.json").write_text("{}")
     program = (
         "import os, signal, sys, guidedflow.cli.app as app\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # Which a shell's background job ignores.
         "app.parse = lambda words: lambda: os.kill(os.getpid(), signal.SIGINT)\n"
         "app.main(sys.argv[1:])"
     )

@@ -22,7 +22,7 @@ import filelock
 import numpy as np
 import pytest
 from conftest import TASK, guidedflow, own_arrays
-from studies import Trainers, assert_same_runs, twelve_jobs, wait_for
+from studies import JOBS, KILLS, Trainers, assert_same_runs, small_jobs, wait_for
 
 import guidedflow as gf
 from guidedflow.cli import main
@@ -412,11 +412,11 @@ def test_the_page_shows_where_each_job_stands(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_ten_kills_of_the_driver_and_of_runs_change_nothing(undisturbed):
-    plan = twelve_jobs(undisturbed.parent, "killed")
+def test_kills_of_the_driver_and_of_runs_change_nothing(undisturbed):
+    plan = small_jobs(undisturbed.parent, "killed")
     rng = random.Random(0)
     with Trainers(undisturbed.parent / "killed") as trainers:
-        for number in range(10):
+        for number in range(KILLS):
             driver = subprocess.Popen(
                 [sys.executable, "-m", "guidedflow", "study", "run", str(plan)],
                 stdout=subprocess.DEVNULL,
@@ -433,5 +433,5 @@ def test_ten_kills_of_the_driver_and_of_runs_change_nothing(undisturbed):
         done = guidedflow("study", "run", plan)
     assert done.returncode == 0, done.stderr
     assert_same_runs(plan, undisturbed)
-    assert len(trainers.most) == 12
+    assert len(trainers.most) == JOBS
     assert set(trainers.most.values()) == {1}

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from guidedflow.agents import Agent
 from guidedflow.agents.agent import Act, acting
@@ -217,64 +217,79 @@ def evaluate(
     """
     show_notices()
     _check_numbers(episodes=(episodes, 1), videos=(videos, 0), env_seed=(env_seed, 0))
+    asked = _Asked(env, episodes, checkpoint, policy, variant, seed, env_seed, videos, workers, onnx, progress)
     path = local(run).absolute()
     if onnx:
         check_installed("onnx", "onnxruntime")
     if is_exported(path):
-        check_installed("onnxruntime")
-        exported = ExportedPolicy.read(path)
-        step = None if checkpoint == "latest" else checkpoint
-        exported.check(policy=policy, variant=variant, seed=seed, step=step)
-        if videos:
-            raise SettingsError(f"videos: expected 0 for an exported policy, found {videos}; film its run")
-        return _evaluate_exported(exported, env, episodes, env_seed, workers, progress)
+        return _evaluate_exported(path, asked)
     saved = SavedRun(path, agent)
-    task = _task(saved.config, path, env)
-    settings = _settings(saved.settings, episodes)
-    workers = checked_workers(workers, settings)
-    only = saved.filter(policy, variant, seed)
-    agents, step = saved.agents(checkpoint)
-    backend = _film_backend(videos, saved)
-    films: dict[str, Any] = {"videos": videos, "folder": saved.folder.path / "videos"} if backend is not None else {}
-    with (
-        _watched(step, progress) as on_episode,
-        Evaluator(task, saved.spec, saved.members, settings, workers, backend, onnx) as evaluator,
-    ):
-        rows = evaluator(agents, step, only=only, env_seed=env_seed, on_episode=on_episode, **films)
-    rows = [{**row, "source": "evaluate"} for row in rows]
+    rows = _evaluate_run(saved, asked)
     if record and env is None and not onnx:
         with saved.folder.lock():
             saved.folder.log_evaluations(rows)
     return rows
 
 
-def _evaluate_exported(
-    exported: ExportedPolicy,
-    env: Any,
-    episodes: int | None,
-    env_seed: int | None,
-    workers: int | None,
-    progress: bool,
-) -> list[Row]:
+class _Asked(NamedTuple):
+    """What ``evaluate`` was asked for, by its arguments' names."""
+
+    env: Any
+    episodes: int | None
+    checkpoint: str | int
+    policy: str | None
+    variant: Variant | dict[str, float] | None
+    seed: int | None
+    env_seed: int | None
+    videos: int
+    workers: int | None
+    onnx: bool
+    progress: bool
+
+
+def _evaluate_run(saved: SavedRun, asked: _Asked) -> list[Row]:
+    """Evaluate the policies of a run."""
+    task = _task(saved.config, saved.folder.path, asked.env)
+    settings = _settings(saved.settings, asked.episodes)
+    workers = checked_workers(asked.workers, settings)
+    only = saved.filter(asked.policy, asked.variant, asked.seed)
+    agents, step = saved.agents(asked.checkpoint)
+    backend = _film_backend(asked.videos, saved)
+    folder = saved.folder.path / "videos"
+    films: dict[str, Any] = {"videos": asked.videos, "folder": folder} if backend is not None else {}
+    with (
+        _watched(step, asked.progress) as on_episode,
+        Evaluator(task, saved.spec, saved.members, settings, workers, backend, asked.onnx) as evaluator,
+    ):
+        rows = evaluator(agents, step, only=only, env_seed=asked.env_seed, on_episode=on_episode, **films)
+    return [{**row, "source": "evaluate"} for row in rows]
+
+
+def _evaluate_exported(path: Path, asked: _Asked) -> list[Row]:
     """Evaluate an exported policy, in the episodes that its run's evaluation has."""
+    check_installed("onnxruntime")
     from guidedflow.graphs.acting import acting_exported
 
-    task = _task(exported.config, exported.path, env)
+    exported = ExportedPolicy.read(path)
+    step = None if asked.checkpoint == "latest" else asked.checkpoint
+    exported.check(policy=asked.policy, variant=asked.variant, seed=asked.seed, step=step)
+    if asked.videos:
+        raise SettingsError(f"videos: expected 0 for an exported policy, found {asked.videos}; film its run")
+    task = _task(exported.config, exported.path, asked.env)
     try:
         settings = build(TrainSettings, exported.config.settings)
         check_settings(settings)
     except SettingsError as error:
         raise RunError(f"{exported.path}: expected the settings of a run, found: {error}") from error
-    settings = _settings(settings, episodes)
+    settings = _settings(settings, asked.episodes)
     member = Member(exported.variant, exported.seed, None)
-    workers = checked_workers(workers, settings)
-    act = acting_exported(exported)
+    workers = checked_workers(asked.workers, settings)
     with (
-        _watched(exported.step, progress) as on_episode,
+        _watched(exported.step, asked.progress) as on_episode,
         Evaluator(task, exported.spec, [member], settings, workers, onnx=True) as evaluator,
     ):
-        acts = [(member, exported.policy, act)]
-        rows = evaluator.rows(acts, 1, exported.step, env_seed=env_seed, on_episode=on_episode)
+        acts = [(member, exported.policy, acting_exported(exported))]
+        rows = evaluator.rows(acts, 1, exported.step, env_seed=asked.env_seed, on_episode=on_episode)
     return [{**row, "source": "evaluate"} for row in rows]
 
 
