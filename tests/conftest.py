@@ -40,6 +40,13 @@ def cube_data(tmp_path_factory) -> Path:
     return folder
 
 
+def pytest_collection_modifyitems(items):
+    if not os.environ.get("GUIDEDFLOW_WHOLE_TESTS"):
+        for item in items:
+            if item.get_closest_marker("whole"):
+                item.add_marker(pytest.mark.skip(reason="takes long: GUIDEDFLOW_WHOLE_TESTS=1"))
+
+
 def install_plugin(folder: Path, monkeypatch, group: str, name: str, target: str, code: str) -> None:
     """Put a package of one module into a folder from which Python imports, with the entry point ``target``."""
     module = target.partition(":")[0]

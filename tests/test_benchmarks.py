@@ -265,6 +265,7 @@ def test_gpu_needs_jax_and_what_agents_are_made_of_only():
 
 
 @pytest.mark.slow
+@pytest.mark.whole
 def test_the_phases_of_make_train_add_up(rows):
     options = ["--agent", "bc", "--episodes", "1", "--steps", "20", "--log-every", "10", "--eval-episodes", "1",
                "--starts", "1"]  # fmt: skip
@@ -371,6 +372,7 @@ def test_campaign_counts_all_work_and_loses_less_with_checkpoints(rows):
 
 
 @pytest.mark.slow
+@pytest.mark.whole
 def test_overhead_measures_jobs_by_hand_and_by_an_engine(rows):
     by_hand, local = rows("overhead", "--engines", "local", "--jobs", "1", "--steps", "250")
     assert_positive(by_hand, "job_seconds")
@@ -487,6 +489,7 @@ def test_a_child_is_killed_at_the_operation_that_was_asked_for(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.whole
 def test_latency_times_exported_policies_beside_jax(rows):
     (row,) = rows("latency", "--agents", "bc", "--calls", "100", *TINY)
     assert row["policy"] == "flow"

@@ -131,7 +131,15 @@ def assert_same_episodes(pair, steps: int) -> set[float]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("world", ["cube-single", "cube-double", "cube-triple", "scene", "puzzle-3x3", "puzzle-4x4"])
+@pytest.mark.parametrize(
+    "world",
+    [
+        "cube-single",
+        "scene",
+        "puzzle-3x3",
+        *(pytest.param(name, marks=pytest.mark.whole) for name in ("cube-double", "cube-triple", "puzzle-4x4")),
+    ],
+)
 def test_the_quick_manipulation_environments_do_what_ogbenchs_do_to_the_last_bit(world):
     pair = [make(f"{world}-singletask-task1-v0", max_episode_steps=250) for make in (environments.make, ogbenchs_own)]
     rewards = assert_same_episodes(pair, 2000)

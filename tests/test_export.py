@@ -243,7 +243,7 @@ def test_the_card_tells_scores_data_settings_and_versions(line_run, exported):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("agent", ["gfp", "ifql"])
+@pytest.mark.parametrize("agent", ["gfp", pytest.param("ifql", marks=pytest.mark.whole)])
 def test_an_exported_graph_is_scored_as_its_run_is(agent, tmp_path):
     data = line_data(tmp_path / "line.npz")
     run = gf.train(env=Line, dataset=data, agent=agent, run_dir=tmp_path / "run", **SMALL)

@@ -55,6 +55,7 @@ def test_the_launchers_file_in_the_documentation_is_what_ray_expects():
 
 
 @pytest.mark.slow
+@pytest.mark.whole
 def test_a_killed_worker_node_driver_and_head_change_nothing(undisturbed, start):
     plan = small_jobs(undisturbed.parent, "ray")
     cluster = start()

@@ -104,6 +104,7 @@ def submitted() -> dict[str, int]:
 
 
 @pytest.mark.slow
+@pytest.mark.whole
 def test_an_array_job_that_is_warned_saves_its_run_and_goes_on(tmp_path, slurm):
     plan = write(tmp_path, "runs")
     command = [sys.executable, "-m", "guidedflow", "study", "run", str(plan), "--engine", "slurm"]

@@ -29,7 +29,7 @@ class FullDisks:
     """By turns a small file system in memory, where one can be mounted, and a limit on the size of every file."""
 
     total = 30
-    quick = 2
+    quick = 1
 
     def __init__(self, folder: Path):
         self._folder = folder

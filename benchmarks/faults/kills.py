@@ -43,7 +43,7 @@ class Kills:
     """Every training at every moment in turn; when exactly, and whether the continued run is killed too, is drawn."""
 
     total = 100
-    quick = 2
+    quick = 1
 
     def __init__(self, folder: Path):
         self._folder = folder

@@ -31,7 +31,7 @@ COMMANDS = ("train", "resume", "evaluate", "report", "data convert", "data gener
 class Limits:
     """Every command under every limit, and where one can be mounted, in a place that not even root can write."""
 
-    quick = 4
+    quick = 2
 
     def __init__(self, folder: Path):
         self._folder = folder
