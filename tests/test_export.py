@@ -82,7 +82,9 @@ def exported(line_run):
 # ------------------------------------------------------------------------------------------------------------- graphs
 
 
-@pytest.mark.parametrize("kind", ["vector", "dictionary", pytest.param("picture", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "kind", ["vector", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("dictionary", "picture"))]
+)
 @pytest.mark.parametrize(("agent", "policy"), POLICIES)
 def test_every_policy_of_every_agent_acts_as_in_jax(agent, policy, kind):
     spec = SPECS[kind]

@@ -98,6 +98,7 @@ def metrics_of_a_step(name, spec, precision):
         return jax.jit(algorithm.update)(agent, batch, jax.random.key(1))[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(AGENTS))
 def test_each_loss_is_within_two_percent(name):
     """Of float32's, which agree with the oracles' in float64 to 1e-5 (test_gfp.py, test_losses.py)."""
@@ -116,6 +117,7 @@ def test_pictures_too():
     assert mixed["critic_loss"] != exact["critic_loss"]
 
 
+@pytest.mark.slow
 def test_training_in_mixed_precision_leaves_everything_in_float32_and_differs():
     rng = np.random.default_rng(0)
     rows = 64

@@ -23,6 +23,7 @@ from guidedflow.deploy.serve import answers_together
 
 TOKEN = "a long secret"
 OBSERVATION = np.float32([0.1, -0.2, 0.3, 0.4])
+pytestmark = pytest.mark.slow  # Each starts or asks a process of its own.
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +115,6 @@ def test_malformed_messages_are_answered_and_the_server_lives(message, told, add
         assert actions(ask(client, {"observation": packed(OBSERVATION)})).shape == (1, 2)
 
 
-@pytest.mark.slow
 def test_a_run_is_served_too(exported):
     options = ("--checkpoint", "best", "--policy", "vabc")
     with serving(exported.parent / "run", *options) as (_, address), connect(address, compression=None) as client:
