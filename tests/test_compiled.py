@@ -110,6 +110,7 @@ def test_a_loop_over_the_seeds_would_be_noticed(monkeypatch):
         return of_all
 
     one = operations(update_of_seeds("bc", setup(1)).compile().as_text())
+    update_of_seeds("bc", setup(8))  # Its agents are made by a vmap of their own, once.
     monkeypatch.setattr("benchmarks.gpu.jax.vmap", one_after_the_other)
     looped = update_of_seeds("bc", setup(8))
     assert operations(looped.compile().as_text()) > 2 * one

@@ -28,7 +28,7 @@ def drawn(tmp_path_factory, request):
     picture = tmp_path_factory.mktemp("temperature") / "temperature.png"
     # Compiled for speed, unlike the other tests: here training takes longer than compiling.
     environment = {name: value for name, value in os.environ.items() if name != "JAX_DISABLE_MOST_OPTIMIZATIONS"}
-    command = [sys.executable, EXAMPLE, picture, "1200", request.param]
+    command = [sys.executable, EXAMPLE, picture, "1500", request.param]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     assert picture.read_bytes().startswith(b"\x89PNG")
     rows = [re.match(r"(.*?)  +([\d.% ]+)$", line) for line in done.stdout.splitlines()]
@@ -53,5 +53,5 @@ def test_they_learn(drawn):
     assert soft @ LOST > moderate @ LOST > sharp @ LOST
     for eta in ("0.1", "0.001", "1e-05"):
         assert np.abs(mass[f"actor, eta {eta}"] - mass[f"VaBC, eta {eta}"]).sum() < 0.3, f"actor, eta {eta}"
-        assert drawn[f"VaBC, eta {eta}"].close > 0.5, f"VaBC, eta {eta}"
+        assert drawn[f"VaBC, eta {eta}"].close > 0.6, f"VaBC, eta {eta}"
     assert drawn["data"].close == pytest.approx(0.989, abs=0.01)
