@@ -8,8 +8,10 @@ Prints the table of docs/benchmarks.md, "On a GPU", in Markdown. Run it from the
 filelock, and Tyro for the options. Without Tyro: ``python -c "from benchmarks import gpu; gpu.show(gpu.Arguments())"``.
 
 An agent's programs in one precision are compiled by a process of their own, many processes at once (``--jobs``), since
-compiling takes most of the time; only then is anything measured, a program at a time and nothing beside it. What fails
-has the reason in its row. Only the first agent is measured beside acting.
+compiling takes most of the time; only then is anything measured, a program at a time and nothing beside it. The first
+agent comes first, in each precision; then the others, a precision at a time. What is not compiled after two thirds of
+``--minutes`` is left out, and so is what is not measured when they are over. What fails or is left out has the reason
+in its row. Only the first agent is measured beside acting.
 
 The memory is what a program's arguments, results and intermediate values take, as XLA plans it; the data (20,000 steps)
 is among them.
@@ -34,6 +36,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
 
 import jax
@@ -46,7 +49,7 @@ from guidedflow.agents import AGENTS, find_agent
 from guidedflow.agents.agent import Agent, acting
 from guidedflow.nn.products import Precision, acting_precision, computed_in
 from guidedflow.processes import available_cores
-from guidedflow.settings import Count, Sizes
+from guidedflow.settings import Count, Positive, Sizes
 from guidedflow.training.members import select
 from guidedflow.training.settings import TrainSettings
 from guidedflow.training.sources import Decay, run_steps
@@ -61,6 +64,8 @@ RATES = (
 )
 COUNTS = ("operations_per_update", "accessed_bytes")
 ENVIRONMENTS = 4
+COMPILING = 2 / 3
+"""Of the time that is left, what compiling may take."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +88,8 @@ class Arguments:
     """Calls measured."""
     jobs: Count | None = None
     """Processes that compile at once; None: one a core."""
+    minutes: Positive = 8.0
+    """What is not measured by then is left out."""
     count: bool = False
     """Count the operations of one update's compiled program instead."""
     json: bool = False
@@ -116,10 +123,10 @@ def show(arguments: Arguments) -> None:
     """Measure, and print."""
     for agent in arguments.agents:
         find_agent(agent)
-    found, devices = [], set[str]()
+    found, devices, ends = [], set[str](), time.monotonic() + 60 * arguments.minutes
     wanted, jobs = groups(arguments), arguments.jobs or available_cores()
     for first in range(0, len(wanted), jobs):
-        for device, rows in measured(wanted[first : first + jobs]):
+        for device, rows in measured(wanted[first : first + jobs], ends):
             found += rows
             devices |= {device} - {""}
     settings = {name: getattr(arguments, name) for name in ("hidden", "batch_size", "chunk", "repeats", "json")}
@@ -129,15 +136,24 @@ def show(arguments: Arguments) -> None:
 def groups(arguments: Arguments) -> list[Group]:
     common = {name: getattr(arguments, name) for name in ("hidden", "batch_size", "chunk", "repeats")}
     setups = tuple(Setup(**common, seeds=seeds) for seeds in sorted(arguments.seeds))
+    first, *others = arguments.agents
+    in_order = [(first, precision) for precision in arguments.precisions]
+    in_order += [(agent, precision) for precision in arguments.precisions for agent in others]
     return [
-        Group(agent, precision, setups, arguments.count, beside=agent == arguments.agents[0] and not arguments.count)
-        for agent, precision in itertools.product(arguments.agents, arguments.precisions)
+        Group(agent, precision, setups, arguments.count, beside=agent == first and not arguments.count)
+        for agent, precision in in_order
     ]
 
 
-def measured(groups: Sequence[Group]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """The device's name, empty if none was reached, and the rows of each group: compiled together, measured in turn."""
+def measured(groups: Sequence[Group], ends: float) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """The device's name, empty if none was reached, and the rows of each group: compiled together, measured in turn.
+
+    Args:
+        groups: a process each.
+        ends: when the time is over, on the monotonic clock.
+    """
     context = multiprocessing.get_context("spawn")
+    compiling_ends = time.monotonic() + COMPILING * (ends - time.monotonic())
     started = []
     for group in groups:
         here, there = context.Pipe()
@@ -145,26 +161,36 @@ def measured(groups: Sequence[Group]) -> Iterator[tuple[str, list[dict[str, Any]
         process.start()
         there.close()
         started.append((group, process, here))
-    is_ready = [answer(here) is not None for _, _, here in started]
+    is_ready = [answer(here, compiling_ends) is not None for _, _, here in started]
     for (group, process, here), ready in zip(started, is_ready, strict=True):
         say(f"{group.agent} {group.precision}")
-        if ready:
+        result = None
+        if ready and time.monotonic() < ends:
             here.send("measure")
-        result = answer(here) if ready else None
-        process.join()
+            result = answer(here, ends)
         if result is None:
-            killed = process.exitcode == -signal.SIGKILL  # As the system does when memory runs out.
-            note = "out of memory" if killed else f"its process ended with exit code {process.exitcode}"
+            note = ended(process) or f"left out: not {'measured' if ready else 'compiled'} in time"
             result = "", [group.row(setup, {}, note) for setup in group.setups]
+        process.join()
         yield result
 
 
-def answer(process: Connection) -> Any:
-    """What a process says next; None if it ended."""
+def answer(process: Connection, ends: float) -> Any:
+    """What a process says next; None if it ends first, or the time is over."""
     try:
-        return process.recv()
+        return process.recv() if process.poll(max(0.0, ends - time.monotonic())) else None
     except EOFError:
         return None
+
+
+def ended(process: BaseProcess) -> str:
+    """How a process ended that said nothing; empty if it did not end, and it is ended then."""
+    process.join(1.0)
+    if process.exitcode is None:
+        process.kill()
+        return ""
+    killed = process.exitcode == -signal.SIGKILL  # As the system does when memory runs out.
+    return "out of memory" if killed else f"its process ended with exit code {process.exitcode}"
 
 
 class Compiled(NamedTuple):

@@ -74,7 +74,7 @@ def main(path: str = "temperature.png", steps: str = "8000", precision: str = "d
     """Train, print the mass per mode, and draw the figure."""
     dataset, how = bandit(), dict[str, Any](steps=int(steps), precision=precision)
     cloning = train("bc", dataset, **how)
-    fql = train("fql", dataset, **how, alpha=0.3)
+    fql = train("fql", dataset, **how, alpha=0.1)
     guided = {eta: train("gfp", dataset, **how, alpha=1.0, eta=eta) for eta in ETAS}
     flows = {"BC flow": draw(cloning, "flow"), "FQL flow": draw(fql, "flow")}
     flows |= {f"VaBC, eta {eta:g}": draw(agent, "vabc") for eta, agent in guided.items()}

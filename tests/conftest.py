@@ -32,13 +32,6 @@ SHARED = next((path for path in [Path(__file__).parents[2] / "shared"] if path.i
 TINY = ["--preset", "quick", "--hidden", "16", "16", "--flow-steps", "2", "--batch-size", "16"]
 
 
-@pytest.fixture(autouse=True)
-def _no_curves(request, monkeypatch):
-    """Drawing a run's curves takes longer than most trainings here."""
-    if request.node.get_closest_marker("curves") is None:
-        monkeypatch.setattr("guidedflow.runs.curves.draw_curves", lambda *_, **__: None)
-
-
 @pytest.fixture(scope="session")
 def cube_data(tmp_path_factory) -> Path:
     """A folder with a small real data set of cube-single-noisy."""

@@ -60,9 +60,7 @@ class Trainers:
                 self.most[run] = max(self.most.get(run, 0), len(processes))
 
 
-IS_WHOLE = bool(os.environ.get("GUIDEDFLOW_WHOLE_TESTS"))
-JOBS, KILLS = (12, 10) if IS_WHOLE else (4, 3)
-"""As many as docs/benchmarks.md tells of; fewer in `make test`, for the sake of its time."""
+JOBS, KILLS = 12, 10
 
 
 def small_jobs(folder: Path, runs: str) -> Path:

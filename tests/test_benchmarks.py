@@ -190,9 +190,19 @@ def test_gpu_counts_operations(rows):
     assert many["accessed_bytes"] > few["accessed_bytes"]
 
 
+def test_gpu_leaves_out_what_there_is_no_time_for_and_begins_with_the_first_agent(rows):
+    found = rows("gpu", "--agents", "gfp", "fql", "bc", "--seeds", "1", "--precisions", "float32", "mixed",
+                 "--minutes", "1e-9")  # fmt: skip
+    assert [(row["agent"], row["precision"]) for row in found] == [
+        ("gfp", "float32"), ("gfp", "mixed"),
+        ("fql", "float32"), ("bc", "float32"), ("fql", "mixed"), ("bc", "mixed"),
+    ]  # fmt: skip
+    assert {row["note"] for row in found} == {"left out: not compiled in time"}
+
+
 def test_gpu_tells_of_a_process_that_ended(monkeypatch):
     monkeypatch.setattr(gpu, "work", end)
-    [(device, rows)] = gpu.measured([TINY_GROUP])
+    [(device, rows)] = gpu.measured([TINY_GROUP], time.monotonic() + 60)
     assert device == ""
     assert [(row["seeds"], row["note"]) for row in rows] == [
         (seeds, "its process ended with exit code 3") for seeds in (1, 2)
@@ -265,7 +275,6 @@ def test_gpu_needs_jax_and_what_agents_are_made_of_only():
 
 
 @pytest.mark.slow
-@pytest.mark.whole
 def test_the_phases_of_make_train_add_up(rows):
     options = ["--agent", "bc", "--episodes", "1", "--steps", "20", "--log-every", "10", "--eval-episodes", "1",
                "--starts", "1"]  # fmt: skip

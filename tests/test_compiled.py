@@ -80,9 +80,7 @@ def setup(seeds):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "agent", [name if name == "gfp" else pytest.param(name, marks=pytest.mark.whole) for name in AGENTS]
-)
+@pytest.mark.parametrize("agent", AGENTS)
 def test_what_the_compiler_gets_is_as_long_for_two_seeds_as_for_eight(agent):
     """For one seed it lacks a dozen broadcasts."""
     two, eight = (len(update_of_seeds(agent, setup(seeds)).as_text().splitlines()) for seeds in (2, 8))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import guidedflow
-from studies import IS_WHOLE, JOBS, Trainers, assert_same_runs, small_jobs, wait_for
+from studies import JOBS, Trainers, assert_same_runs, small_jobs, wait_for
 
 ray = pytest.importorskip("ray")
 import jsonschema  # Both come with Ray.
@@ -74,24 +74,21 @@ def test_a_killed_worker_node_driver_and_head_change_nothing(undisturbed, start)
         driver = drive()
         wait_for(lambda: len(running()) == 2)
         os.kill(parent(running()[0]), signal.SIGKILL)  # Ray's worker.
-        if IS_WHOLE:
-            time.sleep(3)
-            wait_for(lambda: len(running()) == 2)
-            cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
-            time.sleep(3)
-            cluster.add_node(num_cpus=1)
-            wait_for(lambda: len(running()) == 2)
-            driver.kill()
-            driver.wait()
-            driver = drive()
-            wait_for(running)
-            cluster.head_node.kill_gcs_server()
-            cluster.head_node.kill_raylet()
-            assert driver.wait(timeout=120) != 0
-            cluster.shutdown()
-            cluster = start()
-        else:
-            assert driver.wait(timeout=300) == 0
+        time.sleep(3)
+        wait_for(lambda: len(running()) == 2)
+        cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+        time.sleep(3)
+        cluster.add_node(num_cpus=1)
+        wait_for(lambda: len(running()) == 2)
+        driver.kill()
+        driver.wait()
+        driver = drive()
+        wait_for(running)
+        cluster.head_node.kill_gcs_server()
+        cluster.head_node.kill_raylet()
+        assert driver.wait(timeout=120) != 0
+        cluster.shutdown()
+        cluster = start()
         done = guidedflow("study", "run", plan, "--engine", "ray", "--address", cluster.address, timeout=600)
     assert done.returncode == 0, done.stderr
     assert_same_runs(plan, undisturbed)

@@ -22,7 +22,7 @@ class Drawn(NamedTuple):
     close: float
 
 
-@pytest.fixture(scope="module", params=["default", pytest.param("mixed", marks=pytest.mark.whole)])
+@pytest.fixture(scope="module", params=["default", "mixed"])
 def drawn(tmp_path_factory, request):
     """What the example prints, by the policy's name."""
     picture = tmp_path_factory.mktemp("temperature") / "temperature.png"
@@ -41,8 +41,8 @@ def test_they_learn(drawn):
     mass = {name: found.mass for name, found in drawn.items()}
     for name in ("data", "BC flow", "FQL flow"):
         np.testing.assert_allclose(mass[name], 1 / 6, atol=0.06, err_msg=name)
-    # FQL's actor leaves the worst modes, though its flow covers them.
-    assert mass["FQL actor"][:2].sum() < 0.05
+    # FQL's actor goes to the best mode that it can reach.
+    assert mass["FQL actor"][-2:].sum() > 0.9
     soft, moderate, sharp = (mass[f"VaBC, eta {eta:g}"] for eta in (1e-1, 1e-3, 1e-5))
     # eta 1e-1 leans away from the worst mode and keeps the others; 1e-3 keeps the three good ones, and all of them.
     assert soft[0] < 0.1

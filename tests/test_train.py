@@ -556,7 +556,6 @@ def test_errors_can_be_told_apart():
 
 
 @pytest.mark.slow
-@pytest.mark.curves
 def test_the_curves_name_the_run_and_have_no_empty_panels(own_dataset, tmp_path):
     from unittest import mock
 
