@@ -28,7 +28,7 @@ SPREAD = 0.06
 ETAS = (1e-1, 1e-3, 1e-5)
 NETWORK = {"hidden": (64, 64, 64), "learning_rate": 2e-3}
 EULER_STEPS = 30
-"""Of the flows: with the usual 10 an action in seven ends between two modes."""
+"""Of the flows: with the usual 10, more of the actions end between two modes."""
 
 
 def bandit(rows: int = 6_000, seed: int = 0) -> gf.Dataset:
