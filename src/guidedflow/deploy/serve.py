@@ -112,7 +112,8 @@ async def _listen(policy: Policy, host: str, port: int, token: str | None, on_re
             await connection.send(await answers(message))
 
     async with listen(attend, host, port, process_request=admit, logger=_quiet(), **options) as server:
-        on_ready("ws://{}:{}".format(*server.sockets[0].getsockname()[:2]))
+        address, number = server.sockets[0].getsockname()[:2]
+        on_ready(f"ws://[{address}]:{number}" if ":" in address else f"ws://{address}:{number}")
         await stopped.wait()
 
 
