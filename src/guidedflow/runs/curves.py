@@ -29,7 +29,12 @@ def draw_curves(
     panels = max(1, int(bool(evaluations)) + len(names))
     columns = min(COLUMNS, panels)
     rows = math.ceil(panels / columns)
-    figure = Figure(figsize=(3.6 * columns, 2.8 * rows + 0.8), layout="constrained")
+    width, height = 3.6 * columns, 2.8 * rows + 0.8
+    figure = Figure(figsize=(width, height))
+    # By hand: a layout engine draws every panel twice more, which takes longer than all else here.
+    figure.subplots_adjust(
+        0.65 / width, 0.55 / height, 1 - 0.15 / width, 1 - 0.95 / height, wspace=0.75 / 2.8, hspace=0.85 / 1.95
+    )
     axes = [figure.add_subplot(rows, columns, place + 1) for place in range(panels)]
     if evaluations:
         _draw_evaluations(axes[0], evaluations)
