@@ -15,7 +15,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
+import psutil
 import pytest
 from jaxtyping import install_import_hook
 
@@ -38,6 +40,19 @@ def cube_data(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     generate("cube-single-noisy", data_dir=folder, episodes=4, val_episodes=1, workers=2, steps=80)
     return folder
+
+
+def pytest_xdist_auto_num_workers(config):
+    """One more than there are cores: many tests wait for processes of their own, or for a time to pass."""
+    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else None
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_compiled_programs():
+    """JAX keeps every program that it compiled, several gigabytes of them in the end."""
+    yield
+    if psutil.Process().memory_info().rss > 2**31:
+        jax.clear_caches()
 
 
 def pytest_collection_modifyitems(items):

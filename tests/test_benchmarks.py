@@ -190,6 +190,7 @@ def test_gpu_counts_operations(rows):
     assert many["accessed_bytes"] > few["accessed_bytes"]
 
 
+@pytest.mark.slow
 def test_gpu_leaves_out_what_there_is_no_time_for_and_begins_with_the_first_agent(rows):
     found = rows("gpu", "--agents", "gfp", "fql", "bc", "--seeds", "1", "--precisions", "float32", "mixed",
                  "--minutes", "1e-9")  # fmt: skip

@@ -169,6 +169,7 @@ def test_a_graph_is_as_large_as_its_weights():
 # ----------------------------------------------------------------------------------------------------------- folders
 
 
+@pytest.mark.slow
 def test_the_folder_acts_with_numpy_and_onnxruntime_alone(exported):
     policy = gf.load_policy(exported)
     wanted = policy({"place": [0.5], "goal": {"at": [0.0, 0.0]}})
@@ -206,6 +207,7 @@ def test_an_exported_policy_acts_as_its_run_and_takes_what_that_takes(line_run, 
         gf.load_policy(exported, seed=0)
 
 
+@pytest.mark.slow
 def test_a_deterministic_policy_is_the_same_in_a_run_and_exported(tmp_path):
     run = gf.train(dataset=gf.Dataset.from_arrays(**own_arrays()), agent="iql", run_dir=tmp_path / "run", **SMALL)
     found = gf.export(run.path, tmp_path / "deep" / "out", checkpoint=10)
@@ -266,6 +268,7 @@ def test_an_exported_graph_is_scored_as_its_run_is(agent, tmp_path):
 # --------------------------------------------------------------------------------------------------- the command line
 
 
+@pytest.mark.slow
 def test_the_command_exports_and_says_how_exactly(line_run, tmp_path):
     out = tmp_path / "out"
     done = guidedflow("export", line_run, out, "--policy", "actor", "--seed", 1)

@@ -209,6 +209,7 @@ def test_killed_in_the_middle_then_continued(tmp_path: Path) -> None:
     assert_same(made, expected)
 
 
+@pytest.mark.slow
 def test_interrupt_ends_the_workers_and_keeps_what_is_finished(tmp_path: Path) -> None:
     # As a terminal does it: the signal goes to the workers, too.
     result = generate_until(2, "os.killpg(0, signal.SIGINT)", tmp_path, episodes=500, steps=60, workers=2)

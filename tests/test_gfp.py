@@ -130,6 +130,7 @@ def test_single_precision_agrees_to_1e_5():
         np.testing.assert_allclose(metrics[name], value, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_update_is_one_adam_step_of_every_network():
     config, *_ = setup({})
     agent = fresh(GFP, config)

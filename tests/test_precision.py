@@ -110,6 +110,7 @@ def test_each_loss_is_within_two_percent(name):
     assert any(mixed[loss] != exact[loss] for loss in losses)
 
 
+@pytest.mark.slow
 def test_pictures_too():
     mixed, exact = (metrics_of_a_step("gfp", PICTURES, precision) for precision in ("mixed", "float32"))
     for loss in ("critic_loss", "actor_loss", "vabc_loss"):

@@ -47,6 +47,7 @@ def figures(report):
         return {name: draw() for name, draw in plots.drawings(report.table, records, report.statistics, curves).items()}
 
 
+@pytest.mark.slow
 def test_no_legend_is_cut_off_or_drawn_over_anything(figures):
     """Finding 22; the labels of the quick run are longer than most figures are wide."""
     assert any(len(text.get_text()) > 60 for figure in figures.values() for text in figure.legends[0].get_texts())
@@ -210,6 +211,7 @@ def test_paper_shows_every_chart_whole(view):
     )
 
 
+@pytest.mark.slow
 def test_the_page_fits_a_phone(view):
     view.set_viewport_size({"width": 390, "height": 844})
     # Only the table scrolls sideways.
