@@ -2,8 +2,9 @@ import os
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Compiling takes longer than running what is compiled here.
-os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
+# Compiling takes longer than running what is compiled here. The flag saves a third; constraints.txt's jaxlib knows it.
+UNOPTIMIZED = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true", "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false"}
+os.environ.update(UNOPTIMIZED)
 # Many tests, and the processes that they start, compile the same small programs.
 if "PYTEST_XDIST_WORKER" not in os.environ:  # A worker inherits its parent's.
     _cache = tempfile.TemporaryDirectory(prefix="guidedflow-tests-jax-", ignore_cleanup_errors=True)
@@ -113,6 +114,11 @@ def own_file(tmp_path) -> Path:
     path = tmp_path / "own.npz"
     np.savez(path, **own_arrays())
     return path
+
+
+def optimized() -> dict[str, str]:
+    """An environment in which programs are compiled for speed, as in a user's hands."""
+    return {name: value for name, value in os.environ.items() if name not in UNOPTIMIZED}
 
 
 def guidedflow(*arguments, timeout: float = 300, **options) -> subprocess.CompletedProcess[str]:

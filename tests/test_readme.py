@@ -1,12 +1,12 @@
 """The Python of README and docs, run as it stands, in an empty folder, as a script without a main guard."""
 
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from conftest import optimized
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -31,13 +31,11 @@ def test_quoted_lines_are_those_of_the_file():
 def test_the_python_examples_run_in_order(page, number, tmp_path):
     blocks = [block for block in python_blocks(page) if not block.startswith(QUOTED)]
     assert len(blocks) == number
-    # Compiled for speed, unlike the other tests, as in a user's hands.
-    environment = {name: value for name, value in os.environ.items() if name != "JAX_DISABLE_MOST_OPTIMIZATIONS"}
     for i, block in enumerate(blocks):
         script = tmp_path / f"example{i}.py"
         script.write_text(block, encoding="utf-8")
         command, options = [sys.executable, script.name], {"capture_output": True, "text": True, "timeout": 300}
-        done = subprocess.run(command, cwd=tmp_path, env=environment, check=False, **options)
+        done = subprocess.run(command, cwd=tmp_path, env=optimized(), check=False, **options)
         assert done.returncode == 0, done.stderr
 
 

@@ -1,6 +1,5 @@
 """They learn: examples/temperature.py with fewer steps, and the fractions of mass per mode that it must show."""
 
-import os
 import re
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from conftest import optimized
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "temperature.py"
 pytestmark = pytest.mark.slow
@@ -26,10 +26,8 @@ class Drawn(NamedTuple):
 def drawn(tmp_path_factory, request):
     """What the example prints, by the policy's name."""
     picture = tmp_path_factory.mktemp("temperature") / "temperature.png"
-    # Compiled for speed, unlike the other tests: here training takes longer than compiling.
-    environment = {name: value for name, value in os.environ.items() if name != "JAX_DISABLE_MOST_OPTIMIZATIONS"}
     command = [sys.executable, EXAMPLE, picture, "1500", request.param]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=optimized())
     assert picture.read_bytes().startswith(b"\x89PNG")
     rows = [re.match(r"(.*?)  +([\d.% ]+)$", line) for line in done.stdout.splitlines()]
     found = {row[1]: [float(f) / 100 for f in row[2].replace("%", "").split()] for row in rows if row}
