@@ -43,6 +43,7 @@ def cube_data(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config):
     """One more than there are cores: many tests wait for processes of their own, or for a time to pass."""
     return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else None
