@@ -10,7 +10,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from guidedflow.data.dataset import ACTION_TOLERANCE, Dataset, check_fields, check_finite, numbers
-from guidedflow.data.formats import SUFFIXES, Format, Recording, find_format, is_data
+from guidedflow.data.formats import FORMATS, SUFFIXES, Format, Recording, find_format, is_data
+from guidedflow.data.formats import options as formats_options
 from guidedflow.data.formats.format import OPTIONAL, REQUIRED, current_names
 from guidedflow.errors import DataError, SettingsError
 from guidedflow.files import whole_file
@@ -28,16 +29,19 @@ def convert(
     observation_keys: Sequence[str] | None = None,
     action_range: Literal["measured"] | tuple[Bound, Bound] | None = None,
     frame_stack: int = 1,
+    reward: str | None = None,
+    instruction: str | None = None,
 ) -> Path:
     """Make a file that ``train`` and ``load_dataset`` take from data of your own (docs/data.md).
 
     Args:
-        source: arrays by name; or a path: an npz or HDF5 file of such arrays; a Minari data set's folder, in which
-            ``data`` lies; or a folder of episodes, each an npz or HDF5 file, taken in the order of their names. The
-            fields are those of ``Dataset.from_arrays``. Dictionary observations are a mapping, a group, or
-            entries named ``observations/NAME``. An episode has T actions, T observations or T + 1, and optionally T
-            ``rewards``, ``terminals`` and ``timeouts``, or a single flag ``terminated``; it counts as cut off if none
-            of them says that it terminated.
+        source: arrays by name; or a path: an npz or HDF5 file of such arrays; a file of robomimic; the folder of a
+            LeRobot data set (``meta`` and ``data`` lie in it) or of a Minari one (``data`` does); or a folder of
+            episodes, each an npz or HDF5 file, taken in the order of their names. The fields are those of
+            ``Dataset.from_arrays``. Dictionary observations are a mapping, a group, or entries named
+            ``observations/NAME``. An episode has T actions, T observations or T + 1, and optionally T ``rewards``,
+            ``terminals`` and ``timeouts``, or a single flag ``terminated``; it counts as cut off if none of them says
+            that it terminated.
         output: the new npz file.
         observation_keys: the order in which the entries of dictionary observations make one vector, each flattened
             first; entries that are not named are left out. A nested entry is ``OUTER/INNER``.
@@ -46,6 +50,8 @@ def convert(
             measured bounds are equal is stored as 0, and policies always give its one value. None: the actions are
             in [-1, 1] already.
         frame_stack: of how many pictures, a step's own and those before it, an observation is made.
+        reward: of a robot's recordings: see ``load_dataset``.
+        instruction: of a robot's recordings: see ``load_dataset``.
 
     Returns:
         ``output``.
@@ -59,7 +65,7 @@ def convert(
     order = _order(observation_keys)
     parts: list[_Part] = []
     keys: ObservationKeys = ()
-    for raw in _recordings(source):
+    for raw in _recordings(source, {"reward": reward, "instruction": instruction}):
         keys = keys if parts else _keys(raw, order)
         parts.append(_checked(raw, keys, parts[0] if parts else None, unit_actions=action_range is None))
     if not parts:
@@ -108,8 +114,11 @@ class _Part(NamedTuple):
     fields: dict[str, np.ndarray]
 
 
-def _recordings(source: Any) -> Iterator[Recording]:
+def _recordings(source: Any, options: Mapping[str, Any]) -> Iterator[Recording]:
     if isinstance(source, Mapping):
+        given = [name for name, value in options.items() if value is not None]
+        if given:
+            raise SettingsError(f"{given[0]}: expected none for arrays, which have the rewards that they come with")
         yield Recording("arrays", current_names(named(source)), is_episode=False)
         return
     if not isinstance(source, str | Path):
@@ -118,12 +127,20 @@ def _recordings(source: Any) -> Iterator[Recording]:
     if path.is_dir() and not is_data(path):
         files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
         if not files:
-            kinds = f"episodes ({', '.join(SUFFIXES)} files) or a Minari data set (a folder data)"
-            raise DataError(f"{path}: expected {kinds} in it, found neither")
+            kinds = (
+                f"episodes ({', '.join(SUFFIXES)} files), a LeRobot data set (folders meta and data) or a Minari one "
+                "(a folder data)"
+            )
+            raise DataError(f"{path}: expected {kinds} in it, found none of them")
         for file in files:
-            yield Recording(str(file), dict(_recorded(file).read(file)), is_episode=True)
+            known = _recorded(file)
+            if known is FORMATS["robomimic"]:
+                raise DataError(
+                    f"{file}: expected one episode, found demonstrations of robomimic; convert it by itself"
+                )
+            yield Recording(str(file), dict(known.read(file, **formats_options(file, **options))), is_episode=True)
     else:
-        yield from _recorded(path).recordings(path)
+        yield from _recorded(path).recordings(path, **formats_options(path, **options))
 
 
 def _recorded(path: Path) -> Format:

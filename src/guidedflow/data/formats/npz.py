@@ -17,6 +17,7 @@ from guidedflow.errors import DataError
 from guidedflow.files import whole_file
 
 SUFFIXES: tuple[str, ...] = (".npz",)
+OPTIONS: tuple[str, ...] = ()
 PICTURE_AXES = 4
 """Arrays of uint8 with so many axes, (N, height, width, channels), are mapped instead of read."""
 MOST_COMPARED = 2**30
@@ -100,6 +101,11 @@ def metadata(path: Path) -> dict[str, Any] | None:
 def recordings(path: Path) -> Iterator[Recording]:
     """All of the file, as one recording of whole episodes; every checksum is compared."""
     yield Recording(str(path), dict(read(path, most_compared=np.inf)), is_episode=False)
+
+
+def splits(path: Path) -> dict[str, np.ndarray]:
+    """None: a file of arrays sets no episodes apart."""
+    return {}
 
 
 def checksums(path: Path) -> str:
