@@ -15,10 +15,10 @@ import numpy as np
 
 from guidedflow.data.dataset import Dataset, check_finite
 from guidedflow.data.formats.format import Recording, dataset_of
-from guidedflow.data.formats.robots import chosen_rewards, until_first
 from guidedflow.data.opening import hierarchy, parquet, video
 from guidedflow.data.opening.regular import check_memory, read_json
 from guidedflow.data.pictures import StoredPictures, in_memory
+from guidedflow.data.rewards import chosen_rewards, until_first
 from guidedflow.errors import DataError, SettingsError
 from guidedflow.types import ActionRange
 

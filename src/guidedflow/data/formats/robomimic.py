@@ -13,10 +13,10 @@ import numpy as np
 from guidedflow.data.dataset import Dataset
 from guidedflow.data.formats import hdf5
 from guidedflow.data.formats.format import Recording, dataset_of
-from guidedflow.data.formats.robots import chosen_rewards, until_first
 from guidedflow.data.opening import hierarchy
 from guidedflow.data.opening.regular import check_memory, parse
 from guidedflow.data.pictures import StoredPictures, in_memory
+from guidedflow.data.rewards import chosen_rewards, until_first
 from guidedflow.errors import DataError
 from guidedflow.types import is_picture
 

@@ -64,9 +64,9 @@ def _frames(path: Path, within: Path, fps: float) -> Iterator[Frame]:
             # The format is named because others (playlists) open files and addresses that they name.
             container = av.open(content, "r", format="mp4")
         with container:
-            if not container.streams.video:
-                raise DataError(f"{path}: expected an mp4 file with a video, found none in it")
-            stream = container.streams.video[0]
+            stream = next(iter(container.streams.video), None)
+            if stream is None or stream.codec_context is None:
+                raise DataError(f"{path}: expected an mp4 file with a video of a known codec, found none in it")
             check_memory(3 * stream.width * stream.height, str(path))
             stream.thread_type = "AUTO"
             decoded = container.decode(stream)

@@ -1,4 +1,4 @@
-"""What the formats of robots' recordings have in common: which rewards there are, and where an episode ends."""
+"""Which rewards a robot's recordings are learned with, and where their episodes end."""
 
 from pathlib import Path
 from typing import Any
