@@ -73,10 +73,11 @@ def _lines(found: Any) -> Iterator[str]:
     yield f"made by: {found.made_by}"
     if found.checksums is not None:
         yield f"checksums: {found.checksums}"
-    spec = found.spec or {"observation_keys": {}, "action_range": None}
+    spec = found.spec or {"observation_shape": [], "observation_keys": {}, "action_range": None}
     if spec["observation_keys"]:
         keys = ", ".join(f"{name} {tuple(shape)}" for name, shape in spec["observation_keys"].items())
-        yield f"an observation is, end to end: {keys}"
+        together = "a dictionary of" if isinstance(spec["observation_shape"], dict) else "end to end"
+        yield f"an observation is, {together}: {keys}"
     if spec["action_range"]:
         low, high = (" ".join(f"{number:g}" for number in bound) for bound in spec["action_range"])
         yield f"actions of [-1, 1] stand for {low} to {high}"

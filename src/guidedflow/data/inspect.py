@@ -137,7 +137,9 @@ def _share(rows: np.ndarray, episode: np.ndarray) -> float:
 
 def _flattened_pictures(dataset: Dataset, path: Path) -> list[str]:
     """Older versions of ``convert`` made vectors of pictures beside vectors: entries with three axes, of bytes."""
-    problems, start = [], 0
+    problems, start = list[str](), 0
+    if isinstance(dataset.observations, dict):
+        return problems
     for name, shape in dataset.spec.observation_keys:
         stop = start + int(np.prod(shape))
         values = np.asarray(dataset.observations[:1000, start:stop]) if len(shape) == 3 else np.zeros((0, 0))

@@ -62,9 +62,9 @@ def load(
 ) -> Dataset:
     """The data set in a file or folder of the user's own: of arrays, of robomimic, of LeRobot or of Minari.
 
-    Files of arrays have the fields of ``Dataset.from_arrays``: observations, actions, terminals, and optionally
-    rewards, timeouts, final_observation and the number frame_stack. What ``guidedflow data convert`` wrote also knows
-    its observations' keys and its actions' range.
+    Files of arrays have the fields of ``Dataset.from_arrays``: observations (of dictionaries each entry, as
+    observations/NAME), actions, terminals, and optionally rewards, timeouts, final_observation and the number
+    frame_stack. What ``guidedflow data convert`` wrote also knows its observations' keys and its actions' range.
 
     Args:
         path: where it is.

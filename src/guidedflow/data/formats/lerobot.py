@@ -136,7 +136,7 @@ def recordings(path: Path, *, reward: str | None = None, instruction: str | None
     Raises:
         DataError, SettingsError: as ``read``.
     """
-    yield Recording(str(path), _fields(path, reward, instruction, logging.INFO), is_episode=False)
+    yield Recording(str(path), _fields(path, reward, instruction, logging.INFO), is_episode=False, has_order=True)
 
 
 def splits(path: Path, *, reward: str | None = None, instruction: str | None = None) -> dict[str, np.ndarray]:

@@ -104,7 +104,7 @@ def recordings(path: Path, *, reward: str | None = None) -> Iterator[Recording]:
     Raises:
         DataError, SettingsError: as ``read``.
     """
-    yield Recording(str(path), _fields(path, reward, logging.INFO), is_episode=False)
+    yield Recording(str(path), _fields(path, reward, logging.INFO), is_episode=False, has_order=True)
 
 
 def splits(path: Path, *, reward: str | None = None) -> dict[str, np.ndarray]:
