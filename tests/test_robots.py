@@ -40,6 +40,7 @@ from robots import (
 
 THEIRS = SHARED / "data/formats" if SHARED else Path("none")
 needs_theirs = pytest.mark.skipif(not THEIRS.is_dir(), reason="the data sets that LeRobot and robomimic wrote")
+STATE = "observation.state"
 CODES = {"front": 0, "wrist": 1, "agentview": 2}
 
 
@@ -336,7 +337,13 @@ def features(**changes):
     return damage
 
 
-STATE, SHORT = "observation.state", {"dtype": "float32", "shape": [2]}
+def repeated(path: Path) -> None:
+    """Ten million frames in a table of some kilobytes."""
+    write_table(path / TABLE, {STATE: np.zeros(10**7, np.int64)})
+    assert (path / TABLE).stat().st_size < 10**5
+
+
+SHORT = {"dtype": "float32", "shape": [2]}
 BAD = {
     "truncated table": (cut(TABLE, 0.6), r"file-000.parquet: expected a whole Parquet file"),
     "truncated episodes": (cut(EPISODES, 0.9), r"episodes/.*parquet: expected a whole Parquet file"),
@@ -413,6 +420,20 @@ BAD = {
     "a billion frames of an episode": (
         column(EPISODES, "length", lambda values: replaced(values, 0, 10**9 - 1)),
         r"total_frames: expected the 1,000,000,009 of meta/episodes",
+    ),
+    "a hundred frames a byte": (
+        repeated,
+        r"observation.state: expected a column of a size that [\d,]+ bytes of a file can hold, found 240,000,000",
+    ),
+    "a name of none": (
+        features(**{"observation.\n": {"dtype": "float32", "shape": [1]}}),
+        r"features: expected names that can be printed, found 'observation.\\n'",
+    ),
+    "a name above": (
+        features(
+            **{"observation.images.front": None, "observation.images/../../../x": {"dtype": "video", "shape": [1]}}
+        ),
+        r"meta/episodes.*videos/observation.images/../../../x/chunk_index: expected a column of that name",
     ),
     "a negative file": (
         column(EPISODES, "data/file_index", lambda values: replaced(values, 0, -1)),
