@@ -20,6 +20,7 @@ from guidedflow.data.formats import lerobot
 from guidedflow.data.inspect import inspect
 from guidedflow.data.rewards import REWARDS
 from guidedflow.errors import DataError, GuidedflowError, SettingsError
+from guidedflow.suites import find_data_task
 
 pytest.importorskip("pyarrow")
 pytest.importorskip("av")
@@ -197,6 +198,9 @@ def test_a_reward_that_was_not_recorded_is_refused(tmp_path):
         SettingsError, match=r"reward: expected one of recorded, success, step-cost, none, found 'many'"
     ):
         read(tmp_path / "own", reward="many")
+    write_robomimic(tmp_path / "a.hdf5")
+    with pytest.raises(SettingsError, match=r"reward: expected one of recorded, .* found 'many'"):
+        read(tmp_path / "a.hdf5", reward="many")
     assert Reward.__args__ == REWARDS
 
 
@@ -554,6 +558,19 @@ def test_a_folder_of_files_of_robomimic_is_not_one_of_episodes(tmp_path):
     write_robomimic(tmp_path / "folder/a.hdf5")
     with pytest.raises(DataError, match=r"a.hdf5: expected one episode, found demonstrations of robomimic"):
         gf.convert(tmp_path / "folder", tmp_path / "b.npz")
+
+
+def test_a_folder_of_other_things_is_told_what_was_looked_for(tmp_path):
+    write_lerobot(tmp_path / "above/own", camera=None)
+    wanted = (
+        r"above: expected .*LeRobot data set \(with the folders meta and data in it\) or .* found a folder of other"
+    )
+    with pytest.raises(DataError, match=wanted):
+        gf.load_dataset(tmp_path / "above")
+    with pytest.raises(DataError, match=wanted):
+        gf.train(str(tmp_path / "above"))
+    with pytest.raises(DataError, match=wanted):
+        find_data_task(str(tmp_path / "above"))
 
 
 def test_pictures_that_do_not_fit_are_referred_to_convert(tmp_path, monkeypatch):

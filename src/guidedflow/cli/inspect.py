@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from tyro.conf import Positional
 
 from guidedflow.cli.show import DATA_DIR, INSTRUCTION, REWARD, Flag, Reward, optional, print_fitting, print_json
+from guidedflow.errors import SettingsError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +37,12 @@ class Inspect:
         if formats.is_data(self.what):
             found = inspect(self.what, **options)
         else:
-            task = find_data_task(self.what)
+            try:
+                task = find_data_task(self.what)
+            except SettingsError:
+                if Path(self.what).exists():
+                    formats.find_format(self.what)  # Which says what was looked for.
+                raise
             path = task.suite.find_data(task, self.data_dir)
             load, is_success = functools.partial(task.suite.load, task), task.scored_by == "success"
             found = inspect(path, load, ends_at_success=is_success, **options)

@@ -345,8 +345,8 @@ def _chosen(path: Path, frames: _Frames, instruction: str | None, level: int) ->
     unknown = [number for number in np.unique(index).tolist() if number not in texts]
     if unknown:
         raise DataError(f"{path}: task_index: expected one of meta/tasks.parquet, found {unknown[0]}")
-    there = {texts[number]: number for number in np.unique(index).tolist()}
-    listed = ", ".join(f"{text[:100]!r}" for text in [*there][:10]) + (", ..." if len(there) > 10 else "")
+    there = {texts[number] for number in np.unique(index).tolist()}
+    listed = ", ".join(f"{text[:100]!r}" for text in sorted(there)[:10]) + (", ..." if len(there) > 10 else "")
     if instruction is None:
         if len(there) > 1:
             _LOG.log(
@@ -355,7 +355,7 @@ def _chosen(path: Path, frames: _Frames, instruction: str | None, level: int) ->
         return frames
     if instruction not in there:
         raise SettingsError(f"instruction: expected one of {listed} for {path}, found {instruction!r}")
-    return frames.of(np.flatnonzero(index == there[instruction]))
+    return frames.of(np.flatnonzero(np.isin(index, [number for number in texts if texts[number] == instruction])))
 
 
 def _pictures(
