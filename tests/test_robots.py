@@ -14,13 +14,13 @@ import pytest
 from conftest import SHARED, guidedflow, train_until_killed, trained_agents
 
 import guidedflow as gf
+from guidedflow.cli.inspect import Inspect
 from guidedflow.cli.show import Reward
 from guidedflow.data import formats, pictures
 from guidedflow.data.formats import lerobot
 from guidedflow.data.inspect import inspect
 from guidedflow.data.rewards import REWARDS
 from guidedflow.errors import DataError, GuidedflowError, SettingsError
-from guidedflow.suites import find_data_task
 
 pytest.importorskip("pyarrow")
 pytest.importorskip("av")
@@ -122,8 +122,11 @@ def test_one_task_of_lerobots_data_set(caplog):
     assert {code(picture)[0] for picture in found["observations/wrist"]} == {33, 49, 81}
     assert not caplog.records
     list(lerobot.recordings(path))
-    assert "2 tasks are taken together, of which instruction chooses one: 'reach the red cube', 'push" in caplog.text
-    with pytest.raises(SettingsError, match=r"instruction: expected one of 'reach the red cube', .*found 'dance'"):
+    assert (
+        "2 tasks are taken together, of which instruction chooses one: 'push the blue block to the left', 'reach"
+        in caplog.text
+    )
+    with pytest.raises(SettingsError, match=r"instruction: expected one of 'push the blue .*found 'dance'"):
         read(path, instruction="dance")
 
 
@@ -562,15 +565,13 @@ def test_a_folder_of_files_of_robomimic_is_not_one_of_episodes(tmp_path):
 
 def test_a_folder_of_other_things_is_told_what_was_looked_for(tmp_path):
     write_lerobot(tmp_path / "above/own", camera=None)
-    wanted = (
-        r"above: expected .*LeRobot data set \(with the folders meta and data in it\) or .* found a folder of other"
-    )
+    wanted = r"above: expected .*LeRobot data set \(with the folders meta and data in it\) or .* found a folder"
     with pytest.raises(DataError, match=wanted):
         gf.load_dataset(tmp_path / "above")
     with pytest.raises(DataError, match=wanted):
         gf.train(str(tmp_path / "above"))
     with pytest.raises(DataError, match=wanted):
-        find_data_task(str(tmp_path / "above"))
+        Inspect(str(tmp_path / "above"))()
 
 
 def test_pictures_that_do_not_fit_are_referred_to_convert(tmp_path, monkeypatch):
