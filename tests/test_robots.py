@@ -418,7 +418,10 @@ BAD = {
         features(**{STATE: None, "observation.images.front": None}),
         r"features: expected an observation, found none",
     ),
-    "features of none": (lambda path: edited(path, features=3), r"info.json: expected features, splits and data_path"),
+    "features of none": (
+        lambda path: edited(path, features=3),
+        r"features: expected JSON's object, found 3",
+    ),
     "a feature of none": (features(action={"dtype": 3}), r"action: expected dtype and shape"),
     "a billion frames": (
         lambda path: edited(path, total_frames=10**9),
@@ -461,7 +464,10 @@ BAD = {
         lambda path: (path / VIDEO).write_text(f"#EXTM3U\n#EXTINF:1,\n{path / VIDEO.replace('000.mp4', '001.mp4')}\n"),
         r"file-000.mp4: expected a whole mp4 file",
     ),
-    "a split of none": (lambda path: edited(path, splits=["train"]), r"info.json: expected features, splits and data"),
+    "a split of none": (
+        lambda path: edited(path, splits=["train"]),
+        r"splits: expected JSON's object, found",
+    ),
 }
 
 
@@ -520,7 +526,7 @@ BAD_FILES = {
     ),
     "fewer rewards": (
         one_demonstration(shortened("rewards")),
-        r"demo_2/rewards: expected 4 rows as in actions, found 3",
+        r"demo_2/rewards: expected 4 rows as in actions, found \(3,\)",
     ),
     "fewer pictures": (one_demonstration(shortened("obs/image")), r"demo_2/obs/image: expected 4 rows as in actions"),
     "no actions": (
@@ -629,6 +635,24 @@ def test_damage_of_any_kind_is_one_line_or_goes_unnoticed(kind, tmp_path):
             assert problem is None or (str(path) in problem and "\n" not in problem)
         file.write_bytes(content)
     assert errors >= 4
+
+
+def test_whatever_stands_in_info_json_is_read_or_one_line(tmp_path):
+    write_lerobot(tmp_path / "own")
+    file = tmp_path / "own/meta/info.json"
+    content = json.loads(file.read_text())
+    holders = [content, content["features"], *content["features"].values(), content["splits"]]
+    errors = 0
+    for holder in holders:
+        for name, value in list(holder.items()):
+            for other in (None, True, -1, 1e300, 10**40, "\n{", [], {}, [None], {"a": 1}):
+                holder[name] = other
+                file.write_text(json.dumps(content))
+                problem = line_of(tmp_path / "own")
+                errors += problem is not None
+                assert problem is None or (str(tmp_path) in problem and "\n" not in problem)
+            holder[name] = value
+    assert errors > 300
 
 
 @pytest.mark.slow

@@ -111,7 +111,7 @@ class Table:
         for row in rows:
             if row < following:
                 values, following = self._values(name), 0
-            content = next(itertools.islice(values, row - following, None))
+            content = next(itertools.islice(values, row - following, None), None)
             following = row + 1
             if not isinstance(content, bytes):
                 raise self._error(name, "a picture (PNG or JPEG) in every row", f"none in row {row}")
