@@ -180,6 +180,17 @@ def test_the_text_of_a_task_is_the_other_column(tmp_path):
     assert len(read(tmp_path / "own", reward="none", instruction=TEXTS[1])["actions"]) == 6
 
 
+def test_what_is_neither_numbers_nor_colour_pictures_is_left_out(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "guidedflow")
+    write_lerobot(tmp_path / "own", camera="image")
+    depth = {"dtype": "video", "shape": [16, 24, 1], "info": {"is_depth_map": True}}
+    text = {"dtype": "language", "shape": None, "names": None}
+    features(**{"observation.images.depth": depth, "observation.said": text, "language_events": text})(tmp_path / "own")
+    (recording,) = lerobot.recordings(tmp_path / "own")
+    assert {name for name in recording.fields if "/" in name} == {"observations/state", "observations/front"}
+    assert "neither numbers nor colour pictures: observation.images.depth, observation.said" in caplog.text
+
+
 def test_columns_of_every_shape(tmp_path):
     rng = np.random.default_rng(0)
     grid = rng.normal(size=(5, 2, 3)).astype(np.float32)
