@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional
 
-from guidedflow.cli.show import DATA_DIR, Flag, optional, print_fitting, print_json
+from guidedflow.cli.show import DATA_DIR, INSTRUCTION, REWARD, Flag, Reward, optional, print_fitting, print_json
+from guidedflow.errors import SettingsError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,9 +17,13 @@ class Inspect:
     """Show what is in a data file and what is wrong with it."""
 
     what: Annotated[Positional[str], optional("TASK_OR_PATH")]
-    """A task's id, the name of its data, an npz or HDF5 file, or a Minari data set's folder."""
+    """A task's id, the name of its data, an npz or HDF5 file, or a LeRobot or Minari data set's folder."""
     data_dir: Annotated[Path | None, DATA_DIR] = None
     """Folder of the data files."""
+    reward: Annotated[Reward | None, REWARD] = None
+    """Rewards of LeRobot's and robomimic's data; success: 1 where a step succeeds, else 0; step-cost: 0, else -1."""
+    instruction: Annotated[str | None, INSTRUCTION] = None
+    """Of LeRobot's data: the text of the only task to look at."""
     json: Flag = False
     """Print JSON instead of a table."""
 
@@ -28,13 +33,19 @@ class Inspect:
         from guidedflow.data.inspect import inspect
         from guidedflow.suites import find_data_task
 
+        options: dict[str, Any] = {"reward": self.reward, "instruction": self.instruction}
         if formats.is_data(self.what):
-            found = inspect(self.what)
+            found = inspect(self.what, **options)
         else:
-            task = find_data_task(self.what)
+            try:
+                task = find_data_task(self.what)
+            except SettingsError:
+                if Path(self.what).exists():
+                    formats.find_format(self.what)  # Which says what was looked for.
+                raise
             path = task.suite.find_data(task, self.data_dir)
             load, is_success = functools.partial(task.suite.load, task), task.scored_by == "success"
-            found = inspect(path, load, ends_at_success=is_success)
+            found = inspect(path, load, ends_at_success=is_success, **options)
         if self.json:
             fields = [field._asdict() for field in found.fields]
             returns = None if found.episode_returns is None else found.episode_returns._asdict()
@@ -68,10 +79,11 @@ def _lines(found: Any) -> Iterator[str]:
     yield f"made by: {found.made_by}"
     if found.checksums is not None:
         yield f"checksums: {found.checksums}"
-    spec = found.spec or {"observation_keys": {}, "action_range": None}
+    spec = found.spec or {"observation_shape": [], "observation_keys": {}, "action_range": None}
     if spec["observation_keys"]:
         keys = ", ".join(f"{name} {tuple(shape)}" for name, shape in spec["observation_keys"].items())
-        yield f"an observation is, end to end: {keys}"
+        together = "a dictionary of" if isinstance(spec["observation_shape"], dict) else "end to end"
+        yield f"an observation is, {together}: {keys}"
     if spec["action_range"]:
         low, high = (" ".join(f"{number:g}" for number in bound) for bound in spec["action_range"])
         yield f"actions of [-1, 1] stand for {low} to {high}"

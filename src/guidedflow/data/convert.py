@@ -9,13 +9,25 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from guidedflow.data.dataset import ACTION_TOLERANCE, Dataset, check_fields, check_finite, numbers
-from guidedflow.data.formats import SUFFIXES, Format, Recording, find_format, is_data
+from guidedflow.data import formats
+from guidedflow.data.dataset import (
+    ACTION_TOLERANCE,
+    ENTRY,
+    Dataset,
+    check_fields,
+    check_finite,
+    is_observation,
+    numbers,
+)
+from guidedflow.data.formats import FORMATS, SUFFIXES, Format, Recording, find_format, is_data, npz
 from guidedflow.data.formats.format import OPTIONAL, REQUIRED, current_names
+from guidedflow.data.pictures import StoredPictures
 from guidedflow.errors import DataError, SettingsError
 from guidedflow.files import whole_file
-from guidedflow.types import ActionRange, ObservationKeys, Spec, flattened, named
+from guidedflow.types import ActionRange, ObservationKeys, Spec, flattened, is_picture, named
 
+_PIECE = 2**24
+"""Bytes that are written at once."""
 Bound = int | float | Sequence[int | float] | np.ndarray
 EPISODE_REQUIRED = ("observations", "actions")
 EPISODE_OPTIONAL = ("rewards", "terminals", "timeouts", "terminated")
@@ -28,24 +40,31 @@ def convert(
     observation_keys: Sequence[str] | None = None,
     action_range: Literal["measured"] | tuple[Bound, Bound] | None = None,
     frame_stack: int = 1,
+    reward: str | None = None,
+    instruction: str | None = None,
 ) -> Path:
     """Make a file that ``train`` and ``load_dataset`` take from data of your own (docs/data.md).
 
     Args:
-        source: arrays by name; or a path: an npz or HDF5 file of such arrays; a Minari data set's folder, in which
-            ``data`` lies; or a folder of episodes, each an npz or HDF5 file, taken in the order of their names. The
-            fields are those of ``Dataset.from_arrays``. Dictionary observations are a mapping, a group, or
-            entries named ``observations/NAME``. An episode has T actions, T observations or T + 1, and optionally T
-            ``rewards``, ``terminals`` and ``timeouts``, or a single flag ``terminated``; it counts as cut off if none
-            of them says that it terminated.
+        source: arrays by name; or a path: an npz or HDF5 file of such arrays; a file of robomimic; the folder of a
+            LeRobot data set (``meta`` and ``data`` lie in it) or of a Minari one (``data`` does); or a folder of
+            episodes, each an npz or HDF5 file, taken in the order of their names. The fields are those of
+            ``Dataset.from_arrays``. Dictionary observations are a mapping, a group, or entries named
+            ``observations/NAME``. An episode has T actions, T observations or T + 1, and optionally T ``rewards``,
+            ``terminals`` and ``timeouts``, or a single flag ``terminated``; it counts as cut off if none of them says
+            that it terminated.
         output: the new npz file.
-        observation_keys: the order in which the entries of dictionary observations make one vector, each flattened
-            first; entries that are not named are left out. A nested entry is ``OUTER/INNER``.
+        observation_keys: the entries of dictionary observations, in order; those that are not named are left out.
+            None: all, where the data is LeRobot's or robomimic's. A nested entry is ``OUTER/INNER``. Pictures (uint8 of
+            height x width x channels) stay apart, all others make one vector, each flattened first.
         action_range: what is stored as [-1, 1], a range for each dimension: ``measured``, from the lowest to the
             highest action of the data, or a pair (low, high) of numbers or of d numbers each. A dimension whose
             measured bounds are equal is stored as 0, and policies always give its one value. None: the actions are
             in [-1, 1] already.
-        frame_stack: of how many pictures, a step's own and those before it, an observation is made.
+        frame_stack: of how many pictures, a step's own and those before it, an observation is made; of a vector beside
+            pictures it has the step's own alone.
+        reward: of a robot's recordings: see ``load_dataset``.
+        instruction: of a robot's recordings: see ``load_dataset``.
 
     Returns:
         ``output``.
@@ -59,7 +78,12 @@ def convert(
     order = _order(observation_keys)
     parts: list[_Part] = []
     keys: ObservationKeys = ()
-    for raw in _recordings(source):
+    pictures: dict[str, StoredPictures] = {}
+    for recorded in _recordings(source, {"reward": reward, "instruction": instruction}):
+        stored = {name: value for name, value in recorded.fields.items() if isinstance(value, StoredPictures)}
+        # Till they are written, something of their shape that takes no memory is in their place.
+        shown = {name: np.broadcast_to(np.uint8(0), value.shape) for name, value in stored.items()}
+        pictures, raw = pictures | stored, recorded._replace(fields=recorded.fields | shown)
         keys = keys if parts else _keys(raw, order)
         parts.append(_checked(raw, keys, parts[0] if parts else None, unit_actions=action_range is None))
     if not parts:
@@ -67,17 +91,37 @@ def convert(
     bounds = _action_range(action_range, parts)
     if bounds is not None:
         parts = [_rescaled(part, bounds) for part in parts]
-    if keys and frame_stack != 1:
-        raise SettingsError(f"frame_stack: expected 1 for dictionary observations, found {frame_stack!r}")
     fields: dict[str, Any] = {name: _join([part.fields[name] for part in parts]) for name in parts[0].fields}
     fields["frame_stack"] = frame_stack
+    if keys and "observations" in fields and frame_stack != 1:
+        raise SettingsError(f"frame_stack: expected 1 for dictionary observations, found {frame_stack!r}")
     name = "arrays" if isinstance(source, Mapping) else str(source)
-    spec = Dataset.from_arrays(**fields, source=name).spec
+    entries = {key: fields[ENTRY + key] for key, _ in keys if ENTRY + key in fields}
+    others = {field: array for field, array in fields.items() if not is_observation(field)}
+    spec = Dataset.from_arrays(entries or fields["observations"], **others, source=name).spec
+    keys = spec.observation_keys or keys
     metadata = _metadata(name, spec._replace(observation_keys=keys, action_range=bounds))
+    _write(output, fields | {"metadata": json.dumps(metadata)}, pictures)
+    return output
+
+
+def _write(output: Path, fields: Mapping[str, Any], pictures: Mapping[str, StoredPictures]) -> None:
+    arrays = {name: np.asarray(value) for name, value in fields.items()}
+    pieces = {name: pictures[name].pieces() if name in pictures else _pieces(array) for name, array in arrays.items()}
     output.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(output) as file:
-        np.savez(file, **fields, metadata=np.array(json.dumps(metadata)))  # Not compressed: it is read much faster.
-    return output
+        described = {name: (array.shape, array.dtype, pieces[name]) for name, array in arrays.items()}
+        npz.write(file, described, is_compressed=False)  # It is read much faster.
+
+
+def _pieces(array: np.ndarray) -> Iterator[np.ndarray]:
+    """An array along its first axis, some megabytes at a time: pictures may be a map of a file."""
+    if not array.ndim:
+        yield array
+        return
+    rows = max(1, _PIECE // max(1, array[:1].nbytes))
+    for row in range(0, len(array), rows):
+        yield array[row : row + rows]
 
 
 def _metadata(source: str, spec: Spec) -> dict[str, Any]:
@@ -108,8 +152,11 @@ class _Part(NamedTuple):
     fields: dict[str, np.ndarray]
 
 
-def _recordings(source: Any) -> Iterator[Recording]:
+def _recordings(source: Any, options: Mapping[str, Any]) -> Iterator[Recording]:
     if isinstance(source, Mapping):
+        given = [name for name, value in options.items() if value is not None]
+        if given:
+            raise SettingsError(f"{given[0]}: expected none for arrays, which have the rewards that they come with")
         yield Recording("arrays", current_names(named(source)), is_episode=False)
         return
     if not isinstance(source, str | Path):
@@ -118,12 +165,20 @@ def _recordings(source: Any) -> Iterator[Recording]:
     if path.is_dir() and not is_data(path):
         files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
         if not files:
-            kinds = f"episodes ({', '.join(SUFFIXES)} files) or a Minari data set (a folder data)"
-            raise DataError(f"{path}: expected {kinds} in it, found neither")
+            kinds = (
+                f"episodes ({', '.join(SUFFIXES)} files), a LeRobot data set (folders meta and data) or a Minari one "
+                "(a folder data)"
+            )
+            raise DataError(f"{path}: expected {kinds} in it, found none of them")
         for file in files:
-            yield Recording(str(file), dict(_recorded(file).read(file)), is_episode=True)
+            known = _recorded(file)
+            if known is FORMATS["robomimic"]:
+                raise DataError(
+                    f"{file}: expected one episode, found demonstrations of robomimic; convert it by itself"
+                )
+            yield Recording(str(file), dict(known.read(file, **formats.options(file, **options))), is_episode=True)
     else:
-        yield from _recorded(path).recordings(path)
+        yield from _recorded(path).recordings(path, **formats.options(path, **options))
 
 
 def _recorded(path: Path) -> Format:
@@ -147,8 +202,7 @@ def _order(observation_keys: Any) -> list[str]:
 
 
 def _entries(recording: Recording) -> dict[str, Any]:
-    prefix = "observations/"
-    return {name.removeprefix(prefix): v for name, v in recording.fields.items() if name.startswith(prefix)}
+    return {name.removeprefix(ENTRY): v for name, v in recording.fields.items() if name.startswith(ENTRY)}
 
 
 def _keys(recording: Recording, order: Sequence[str]) -> ObservationKeys:
@@ -159,6 +213,8 @@ def _keys(recording: Recording, order: Sequence[str]) -> ObservationKeys:
             raise SettingsError(f"observation_keys: expected none, for observations of {recording.name} are one array")
         return ()
     there = ", ".join(entries)
+    if not order and recording.has_order:
+        order = [*entries]
     if not order:
         raise DataError(
             f"{recording.name}: observations: expected the order of their entries, as observation_keys "
@@ -171,9 +227,9 @@ def _keys(recording: Recording, order: Sequence[str]) -> ObservationKeys:
         )
     shapes = {}
     for key in order:
-        array = numbers(entries[key], f"observations/{key}", recording.name)
+        array = numbers(entries[key], ENTRY + key, recording.name)
         if not array.ndim or 0 in array.shape[1:]:
-            raise DataError(f"{recording.name}: observations/{key}: expected shape (N, ...), found {array.shape}")
+            raise DataError(f"{recording.name}: {ENTRY}{key}: expected shape (N, ...), found {array.shape}")
         shapes[key] = array.shape[1:]
     return tuple(shapes.items())
 
@@ -181,14 +237,15 @@ def _keys(recording: Recording, order: Sequence[str]) -> ObservationKeys:
 def _checked(recording: Recording, keys: ObservationKeys, first: _Part | None, *, unit_actions: bool) -> _Part:
     name = recording.name
     fields = dict(recording.fields)
-    if keys:
+    seen = tuple(ENTRY + key for key, _ in keys) if _has_pictures(recording, keys, first) else ("observations",)
+    if keys and "observations" in seen:
         fields["observations"] = _flat_observations(recording, keys)
-    required = EPISODE_REQUIRED if recording.is_episode else REQUIRED
+    required = (*seen, *(EPISODE_REQUIRED if recording.is_episode else REQUIRED)[1:])
     missing = [field for field in required if field not in fields]
     if missing:
         raise DataError(f"{name}: expected the fields {', '.join(required)}, found {', '.join(fields) or 'none'}")
-    fields = _episode(fields, name) if recording.is_episode else fields
-    wanted = {field: fields[field] for field in (*REQUIRED, *OPTIONAL) if field in fields}
+    fields = _episode(fields, name, seen) if recording.is_episode else fields
+    wanted = {field: fields[field] for field in (*seen, *REQUIRED[1:], *OPTIONAL) if field in fields}
     checked = check_fields(wanted, name, unit_actions=unit_actions)
     for flag in ("timeouts", "final_observation"):
         checked.setdefault(flag, np.zeros(len(checked["actions"]), bool))
@@ -202,7 +259,7 @@ def _checked(recording: Recording, keys: ObservationKeys, first: _Part | None, *
     if ("rewards" in checked) != ("rewards" in model.fields):
         there, lacking = (part, model) if "rewards" in checked else (model, part)
         raise DataError(f"{lacking.name}: rewards: expected one a step, as in {there.name}, found none")
-    for field in ("observations", "actions"):
+    for field in (*seen, "actions"):
         found, like = checked[field], model.fields[field]
         if (found.dtype, found.shape[1:]) != (like.dtype, like.shape[1:]):
             raise DataError(
@@ -210,6 +267,14 @@ def _checked(recording: Recording, keys: ObservationKeys, first: _Part | None, *
                 f"{found.dtype} of {found.shape[1:]}"
             )
     return part
+
+
+def _has_pictures(recording: Recording, keys: ObservationKeys, first: _Part | None) -> bool:
+    """Whether the keys' entries stay apart, as the first recording's did."""
+    if first is not None:
+        return "observations" not in first.fields
+    entries = _entries(recording)
+    return any(is_picture(shape, np.asarray(entries[key]).dtype) for key, shape in keys)
 
 
 def _flat_observations(recording: Recording, keys: ObservationKeys) -> np.ndarray:
@@ -221,11 +286,11 @@ def _flat_observations(recording: Recording, keys: ObservationKeys) -> np.ndarra
     return flattened(entries, keys, f"{recording.name}: observations")
 
 
-def _episode(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _episode(fields: Mapping[str, Any], name: str, seen: Sequence[str]) -> dict[str, Any]:
     """An episode's fields in rows: flags for its end, and a row for its final observation if it was kept."""
     arrays = {
         field: np.atleast_1d(numbers(fields[field], field, name))
-        for field in (*EPISODE_REQUIRED, *EPISODE_OPTIONAL)
+        for field in (*seen, *EPISODE_REQUIRED[1:], *EPISODE_OPTIONAL)
         if field in fields
     }
     terminated = arrays.pop("terminated", None)
@@ -233,9 +298,9 @@ def _episode(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
     if not steps:
         raise DataError(f"{name}: actions: expected at least one step, found none")
     for field, array in arrays.items():
-        more = field == "observations" and len(array) == steps + 1
+        more = field in seen and len(array) == steps + 1
         if len(array) != steps and not more:
-            also = f", or {steps + 1} with the final one" if field == "observations" else ""
+            also = f", or {steps + 1} with the final one" if field in seen else ""
             raise DataError(f"{name}: {field}: expected {steps} rows as in actions{also}, found {len(array)}")
     if terminated is not None:
         if terminated.size != 1 or terminated.item() not in (0, 1) or "terminals" in arrays:
@@ -244,10 +309,10 @@ def _episode(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
         arrays["terminals"] = (np.arange(steps) == steps - 1) & bool(terminated.item())
     arrays.setdefault("terminals", np.zeros(steps, bool))
     arrays["final_observation"] = np.zeros(steps, bool)
-    if len(arrays["observations"]) == steps:
+    if len(arrays[seen[0]]) == steps:
         return arrays
     for field, array in arrays.items():
-        if field != "observations":
+        if field not in seen:
             arrays[field] = np.concatenate([array, np.zeros_like(array[:1])])
     arrays["final_observation"][-1] = True
     return arrays

@@ -57,28 +57,37 @@ class Inspection(NamedTuple):
 
 
 def inspect(
-    path: Path | str, load: Callable[[Path], Dataset] | None = None, *, ends_at_success: bool = False
+    path: Path | str,
+    load: Callable[[Path], Dataset] | None = None,
+    *,
+    ends_at_success: bool = False,
+    reward: str | None = None,
+    instruction: str | None = None,
 ) -> Inspection:
     """Look at a file or folder as training would.
 
     Args:
-        path: an npz or HDF5 file, or a Minari data set's folder.
+        path: an npz or HDF5 file, or the folder of a LeRobot or Minari data set.
         load: loads it as a task's data, with the task's rewards; None: by the fields that it has.
         ends_at_success: whether the task's terminal states are its successes. Else an episode's success is known only
             from a field ``success`` of the file, true in any of its steps.
+        reward: of a robot's recordings: see ``load_dataset``.
+        instruction: of a robot's recordings: see ``load_dataset``.
 
     Raises:
         DataError: it is of no known format, or cannot be read at all.
+        SettingsError: an option does not fit the data.
     """
     path = Path(path)
     # A suite may bring a format of its own, which it alone can read.
     known = None if load is not None and not formats.is_data(path) else formats.find_format(path)
-    content = {} if known is None else known.read(path)
+    options = {} if known is None else formats.options(path, reward=reward, instruction=instruction)
+    content = {} if known is None else known.read(path, **options)
     fields = [_field(name, array) for name, array in content.items() if name != "metadata"]
     found = Inspection(path, _made_by(formats.metadata(path)), None, fields, [])
     try:
         found = found._replace(checksums=None if known is None else known.checksums(path))
-        dataset = (load or formats.load)(path)
+        dataset = load(path) if load is not None else formats.load(path, **options)
     except DataError as error:
         return found._replace(problems=[str(error)])
     return found._replace(**_summary(dataset, content, ends_at_success), problems=_flattened_pictures(dataset, path))
@@ -128,7 +137,9 @@ def _share(rows: np.ndarray, episode: np.ndarray) -> float:
 
 def _flattened_pictures(dataset: Dataset, path: Path) -> list[str]:
     """Older versions of ``convert`` made vectors of pictures beside vectors: entries with three axes, of bytes."""
-    problems, start = [], 0
+    problems, start = list[str](), 0
+    if isinstance(dataset.observations, dict):
+        return problems
     for name, shape in dataset.spec.observation_keys:
         stop = start + int(np.prod(shape))
         values = np.asarray(dataset.observations[:1000, start:stop]) if len(shape) == 3 else np.zeros((0, 0))

@@ -6,6 +6,7 @@ import math
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -30,14 +31,14 @@ logger = logging.getLogger("guidedflow")
 
 
 def own_environment(
-    env: Any, task: str | Path | None, dataset: Dataset | Path | str | None
+    env: Any, task: str | Path | None, dataset: Dataset | Path | str | None, reading: Mapping[str, str]
 ) -> tuple[Task, Dataset, DataRecord]:
     """An environment of the user's own as a task, and the data to learn from, checked against each other."""
     if task is not None:
         raise SettingsError(f"env: expected none beside the task {task}, which has its own environment")
     if dataset is None:
         raise SettingsError("dataset: expected data to learn from beside an environment of your own, found none")
-    data, record = load_data(None, dataset, None)
+    data, record = load_data(None, dataset, None, reading=reading)
     known = environment_task(env, spec=data.spec)
     known.suite.check(known, data.spec, "dataset" if record.source == IN_MEMORY else record.source)
     return known, data, record
@@ -74,10 +75,8 @@ def check_task(agent: type[Agent], task: Task | None, settings: TrainSettings) -
             raise SettingsError(
                 "online_steps: expected a task or an environment to act in, found data alone; name one with env"
             )
-        if task.is_visual:
-            raise SettingsError(f"online_steps: expected 0 for {task.id}: pictures are learned from offline only")
-    if task is not None and task.needs_opengl and settings.eval_episodes:
-        needed_backend(f"{task.id} (or train with eval_episodes 0)")
+    if task is not None and task.needs_opengl and (settings.eval_episodes or settings.online_steps):
+        needed_backend(task.id if settings.online_steps else f"{task.id} (or train with eval_episodes 0)")
 
 
 def check_memory(agent: type[Agent], trained: Sequence[Member], settings: TrainSettings, spec: Spec) -> None:
@@ -110,16 +109,31 @@ def _bytes(tree: Any) -> int:
 
 
 def load_data(
-    task: Task | None, dataset: Dataset | Path | str | None, data_dir: Path | str | None, path: Path | None = None
+    task: Task | None,
+    dataset: Dataset | Path | str | None,
+    data_dir: Path | str | None,
+    path: Path | None = None,
+    reading: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[Dataset, DataRecord]:
-    """The data to learn from, checked against the task; ``path`` says where a task's lies, if that is known."""
+    """The data to learn from, checked against the task.
+
+    Args:
+        task: what is learned, if it is a task.
+        dataset: data of the user's own; None: the task's.
+        data_dir: where the task's data lies; None: where its suite keeps it.
+        path: of the task's data, if it is known.
+        reading: options of reading data of the user's own, as ``formats.load`` takes them.
+    """
+    if reading and not isinstance(dataset, str | Path):
+        name, value = next(iter(reading.items()))
+        raise SettingsError(f"{name}: expected none without a file or folder of data of your own, found {value!r}")
     if dataset is None:
         assert task is not None
         path = path or task.suite.find_data(task, None if data_dir is None else Path(data_dir)).absolute()
         data = task.suite.load(task, path)
     elif isinstance(dataset, str | Path):
         path = Path(dataset).absolute()
-        data = formats.load(path)
+        data = formats.load(path, None, **reading)
     elif isinstance(dataset, Dataset):
         data = dataset
     else:
@@ -134,6 +148,7 @@ def load_data(
         transitions=data.size,
         episodes=data.episodes,
         made_by=None if path is None else formats.metadata(path),
+        reading=dict(reading),
     )
     return data, record
 
@@ -153,7 +168,7 @@ def load_data_again(
         dataset = source if data_dir is None else Path(data_dir) / source.name
     if dataset is None and data_dir is None and Path(before.source).exists():
         return load_data(task, None, None, path=Path(before.source))
-    return load_data(task, dataset, data_dir)
+    return load_data(task, dataset, data_dir, reading=before.reading)
 
 
 def make_config(

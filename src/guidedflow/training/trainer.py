@@ -173,7 +173,7 @@ class Trainer:
         """The source of the updates that come next: of those after the offline ones it is the environment."""
         if self.step < self.settings.steps:
             if stays_on_disk(self._dataset):
-                size = self._dataset.observations.nbytes
+                size = self._dataset.bytes_on_disk
                 amount = f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
                 logger.info("%s of observations stay on the disk; batches are read ahead of the updates", amount)
                 source = DiskSource(self._dataset, self._keys, self.settings, stop=self.settings.steps)
@@ -181,11 +181,14 @@ class Trainer:
             return DeviceSource(self._dataset, self._keys, self.settings)
         assert self._task is not None
         suite, task = self._task.suite, self._task
+        gl_backend = task.gl_backend()
+        drawn = {} if gl_backend is None else {"render_mode": "rgb_array"}  # As the environments of evaluations are.
         env = VectorEnv(
-            functools.partial(suite.make_env, task, success_timing=self.settings.success_timing),
+            functools.partial(suite.make_env, task, success_timing=self.settings.success_timing, **drawn),
             slots=len(self.members),
             workers=self._workers,
-            observation_keys=self._dataset.spec.observation_keys,
+            gl_backend=gl_backend,
+            spec=self._dataset.spec,
         )
         reward = functools.partial(suite.training_reward, task)
         env = self._stack.enter_context(env)
