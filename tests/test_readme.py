@@ -27,7 +27,7 @@ def test_quoted_lines_are_those_of_the_file():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("page", "number"), [(README, 3), (DATA, 1)], ids=["README", "data"])
+@pytest.mark.parametrize(("page", "number"), [(README, 3), (DATA, 2)], ids=["README", "data"])
 def test_the_python_examples_run_in_order(page, number, tmp_path):
     blocks = [block for block in python_blocks(page) if not block.startswith(QUOTED)]
     assert len(blocks) == number
