@@ -109,29 +109,67 @@ def camera_and_proprio():
 
 
 @pytest.mark.parametrize("kind", ["mapping", "npz", "h5"])
-def test_pictures_beside_vectors_are_refused(kind, tmp_path):
+def test_pictures_stay_beside_vectors(kind, tmp_path):
     fields = camera_and_proprio()
+    wanted = fields["observations"]
     entries = {f"observations/{name}": array for name, array in fields.pop("observations").items()}
-    given, name = {**fields, **entries}, "arrays"
+    given = {**fields, **entries}
     if kind == "npz":
         np.savez(tmp_path / "raw.npz", **given)
     if kind == "h5":
         write_hdf5(tmp_path / "raw.h5", given)
     if kind != "mapping":
         given = tmp_path / f"raw.{kind}"
-        name = str(given)
-        (problem,) = inspect(given).problems
-        assert "--observation-keys goal proprio`" in problem or "--observation-keys proprio goal`" in problem
-        assert problem.endswith(" (pictures, image, cannot be part of a vector)")
-    message = (
-        rf"^{name}: observations/image: expected vectors, found pictures \(uint8 of shape \(8, 8, 3\)\).* leave image"
-    )
-    with pytest.raises(DataError, match=message):
-        gf.convert(given, tmp_path / "own.npz", observation_keys=["proprio", "image", "goal"])
-    assert not (tmp_path / "own.npz").exists()
-    dataset = gf.load_dataset(gf.convert(given, tmp_path / "own.npz", observation_keys=["proprio", "goal"]))
-    assert dataset.spec.observation_shape == (6,)
+        assert inspect(given).problems == []
+    keys = ["proprio", "image", "goal"]
+    dataset = gf.load_dataset(gf.convert(given, tmp_path / "own.npz", observation_keys=keys, frame_stack=2))
+    assert dataset.is_on_disk
+    np.testing.assert_array_equal(dataset.observations["image"], wanted["image"])
+    vector = np.concatenate([wanted["proprio"], wanted["goal"]], axis=1).astype(np.float32)
+    np.testing.assert_array_equal(dataset.observations["vector"], vector)
+    assert dataset.spec.observation_keys == (("proprio", (4,)), ("image", (8, 8, 6)), ("goal", (2,)))
     assert inspect(tmp_path / "own.npz").problems == []
+    only = gf.load_dataset(gf.convert(given, tmp_path / "vectors.npz", observation_keys=["goal", "proprio"]))
+    np.testing.assert_array_equal(only.observations, vector[:, [4, 5, 0, 1, 2, 3]])
+    with pytest.raises(SettingsError, match="frame_stack: expected 1 for dictionary observations, found 2"):
+        gf.convert(given, tmp_path / "other.npz", observation_keys=["goal"], frame_stack=2)
+
+
+def test_episodes_with_pictures_keep_their_final_observation_and_must_agree(tmp_path):
+    folder, rng = tmp_path / "episodes", np.random.default_rng(0)
+    folder.mkdir()
+
+    def write(name, steps, **changes):
+        entries = {
+            "observations/camera": rng.integers(0, 256, (steps + 1, 6, 5, 3), np.uint8),
+            "observations/joints": rng.normal(size=(steps + 1, 2)),
+            **changes,
+        }
+        np.savez(folder / f"{name}.npz", **entries, actions=np.zeros((steps, 1)))
+        return entries
+
+    first, second = write("1", 3), write("2", 4)
+    keys = ["camera", "joints"]
+    dataset = gf.load_dataset(gf.convert(folder, tmp_path / "own.npz", observation_keys=keys))
+    batch = dataset.rows(dataset.transitions)
+    for entry, seen in (("camera", "camera"), ("joints", "vector")):
+        stored = [
+            np.asarray(episode[f"observations/{entry}"], batch.observations[seen].dtype) for episode in (first, second)
+        ]
+        np.testing.assert_array_equal(batch.observations[seen], np.concatenate([array[:-1] for array in stored]))
+        np.testing.assert_array_equal(batch.next_observations[seen], np.concatenate([array[1:] for array in stored]))
+    for changes, message in (
+        (
+            {"observations/camera": rng.integers(0, 256, (5, 4, 4, 3), np.uint8)},
+            r"2.npz: observations/camera: expected uint8 of shape .* as in .*1.npz, found uint8 of \(4, 4, 3\)",
+        ),
+        ({"observations/joints": np.zeros((3, 2))}, r"2.npz: observations/joints: expected 4 rows as in actions, or 5"),
+        ({"observations/joints": np.full((5, 2), np.nan)}, "2.npz: observations/joints: expected finite numbers"),
+    ):
+        write("2", 4, **changes)
+        with pytest.raises(DataError, match=message):
+            gf.convert(folder, tmp_path / "other.npz", observation_keys=keys)
+    assert not (tmp_path / "other.npz").exists()
 
 
 def test_a_picture_in_an_environments_dictionary_is_refused_and_bytes_of_other_shapes_are_not():

@@ -188,16 +188,18 @@ def test_the_old_name_of_final_observations_is_read(write, tmp_path):
 
 
 @pytest.mark.parametrize("write", [write_npz, write_hdf5])
-def test_dictionaries_are_referred_to_convert(write, tmp_path):
+def test_dictionaries_of_vectors_are_one_vector_in_the_files_order(write, tmp_path):
     fields = own_arrays()
     observations = fields.pop("observations")
-    path = write(
-        tmp_path / ("my log.npz" if write is write_npz else "my log.h5"),
-        {**fields, "observations/place": observations, "observations/goal/x": observations},
-    )
-    with pytest.raises(DataError, match=r"found a dictionary with the entries .*; make vectors of them with") as caught:
-        formats.load(path)
-    assert f"`guidedflow data convert '{path}' NEW.npz --observation-keys " in str(caught.value)
+    entries = {"observations/goal/x": observations[:, :1], "observations/place": observations[:, 1:]}
+    path = write(tmp_path / ("log.npz" if write is write_npz else "log.h5"), {**fields, **entries})
+    dataset = formats.load(path)
+    np.testing.assert_array_equal(dataset.observations, observations.astype(np.float32))
+    assert dataset.spec.observation_keys == (("goal/x", (1,)), ("place", (3,)))
+    with pytest.raises(
+        SettingsError, match="frame_stack: expected 1 for dictionary observations without pictures, found 2"
+    ):
+        formats.load(path, frame_stack=2)
 
 
 def test_paths_that_are_no_data(tmp_path):

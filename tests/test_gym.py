@@ -118,7 +118,9 @@ def test_dictionaries_are_compared_entry_by_entry():
     assert "FlattenObservation" in said
     assert "observations/goal: expected (3,), as" in problem(task, spec((2,), keys=(("goal", (2,)),)))
     assert "observations/target: expected one of the entries" in problem(task, spec((2,), keys=(("target", (2,)),)))
-    with VectorEnv(functools.partial(task.suite.make_env, task), slots=1, workers=1, observation_keys=keys) as vector:
+    with VectorEnv(
+        functools.partial(task.suite.make_env, task), slots=1, workers=1, spec=spec((6,), keys=keys)
+    ) as vector:
         assert vector.exchange([Reset(0)])[0].observation.shape == (6,)
 
 

@@ -425,8 +425,8 @@ def test_what_cannot_be_drawn_is_refused_before_anything_is_written(tmp_path, mo
             gf.generate(FAMILY, data_dir=tmp_path / "data", episodes=1)
         with pytest.raises(GuidedflowError, match=r"train with eval_episodes 0\): expected an OpenGL backend"):
             gf.train(TASK, data_dir=tmp_path, run_dir=tmp_path / "run")
+        with pytest.raises(GuidedflowError, match="task1-v0: expected an OpenGL backend"):
+            gf.train(TASK, data_dir=tmp_path, run_dir=tmp_path / "run", eval_episodes=0, online_steps=250)
         assert not (tmp_path / "run").exists()
     finally:
         gl_backend.cache_clear()
-    with pytest.raises(GuidedflowError, match="online_steps: expected 0 for visual-cube"):
-        gf.train(TASK, data_dir=tmp_path, run_dir=tmp_path / "run", online_steps=250)

@@ -19,6 +19,7 @@ from guidedflow.envs.vector import Reset, VectorEnv
 from guidedflow.errors import DataError, SettingsError, WorkerDied
 from guidedflow.processes import RemoteTraceback, cpu_quota
 from guidedflow.suites import find_task
+from guidedflow.types import Spec
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])  # As a script's or a notebook's own definitions are.
 
@@ -70,7 +71,8 @@ KEYS = (("arm/angles", (2,)), ("count", (1,)))
 
 
 def counters(slots=1, workers=1, keys=KEYS, **options) -> VectorEnv:
-    return VectorEnv(functools.partial(Counter, **options), slots=slots, workers=workers, observation_keys=keys)
+    spec = Spec((3,), np.dtype("float32"), 1, keys)
+    return VectorEnv(functools.partial(Counter, **options), slots=slots, workers=workers, spec=spec)
 
 
 @pytest.mark.slow

@@ -15,13 +15,14 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree, Shaped
 
 from guidedflow.errors import DataError
 from guidedflow.nn.critic import Critic
+from guidedflow.nn.encoder import Observations
 from guidedflow.settings import InnerFraction, Positive
-from guidedflow.types import Batch, Spec
+from guidedflow.types import Batch, DictShape, Spec, is_picture
 
 Metrics = dict[str, Float[Array, ""]]
-PolicyFn = Callable[[Shaped[Array, " B *obs"], PRNGKeyArray], Float[Array, "B act"]]
+PolicyFn = Callable[[Observations, PRNGKeyArray], Float[Array, "B act"]]
 """act(observations, key) -> actions in [-1, 1]. One observation is a batch of one."""
-Act = Callable[[Shaped[np.ndarray, " B *obs"], PRNGKeyArray, int], Float[np.ndarray, "B act"]]
+Act = Callable[[PyTree[Shaped[np.ndarray, "B ..."]], PRNGKeyArray, int], Float[np.ndarray, "B act"]]
 """act(observations, key, call): a policy on the host, with the noise that ``key`` has for the call of that number."""
 
 _T = TypeVar("_T")
@@ -82,12 +83,13 @@ class Agent(eqx.Module):
     @classmethod
     def check_spec(cls, spec: Spec) -> None:
         """Raise DataError unless networks can be made for these shapes."""
-        pictures = len(spec.observation_shape) == 3 and spec.observation_dtype == np.uint8
-        if len(spec.observation_shape) != 1 and not pictures:
-            raise DataError(
-                "observations: expected a vector a step, shape (N, d), or a picture, uint8 of shape (N, height, width, "
-                f"channels), found {spec.observation_dtype} of shape (N, {', '.join(map(str, spec.observation_shape))})"
-            )
+        shape = spec.observation_shape
+        if isinstance(shape, DictShape) or len(shape) == 1 or is_picture(shape, spec.observation_dtype):
+            return
+        raise DataError(
+            "observations: expected a vector a step, shape (N, d), or a picture, uint8 of shape (N, height, width, "
+            f"channels), found {spec.observation_dtype} of shape (N, {', '.join(map(str, shape))})"
+        )
 
     @classmethod
     @abc.abstractmethod
@@ -150,7 +152,7 @@ def acting(agent: Agent, policy: str) -> Act:
 
 @functools.lru_cache(maxsize=64)
 def _program(structure: Any, policy: str) -> Callable[..., Array]:
-    def act(leaves: list[Array], observations: Array, key: PRNGKeyArray, call: Array) -> Array:
+    def act(leaves: list[Array], observations: Observations, key: PRNGKeyArray, call: Array) -> Array:
         agent: Agent = jax.tree.unflatten(structure, leaves)
         return agent.policies()[policy](observations, jax.random.fold_in(key, call))
 

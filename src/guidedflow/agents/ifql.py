@@ -7,10 +7,11 @@ from typing import ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, Shaped
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from guidedflow.agents.agent import CriticAgent, CriticConfig, Metrics, PolicyFn, adam_init, hyperparameters
 from guidedflow.nn.critic import Critic, ValueFunction, implicit_q_losses
+from guidedflow.nn.encoder import Observations
 from guidedflow.nn.flow import VelocityField, integrate, matching_error
 from guidedflow.settings import Count, InnerFraction, Sizes
 from guidedflow.types import Batch, Spec
@@ -59,7 +60,7 @@ def total_loss(
 def best_of(
     flow: VelocityField,
     critic: Critic,
-    observations: Shaped[Array, " B *obs"],
+    observations: Observations,
     noise: Float[Array, "N B act"],
     flow_steps: int,
 ) -> Float[Array, "B act"]:
@@ -108,7 +109,7 @@ class IFQL(CriticAgent):
         """``flow``: the best valued of ``candidates`` actions mu_omega(s, z), fresh noise at every call."""
         critic, _, flow = self.networks
 
-        def act(s: Array, key: PRNGKeyArray) -> Float[Array, "B act"]:
+        def act(s: Observations, key: PRNGKeyArray) -> Float[Array, "B act"]:
             noise = jax.vmap(lambda k: flow.noise(s, k))(jax.random.split(key, self.config.candidates))
             return best_of(flow, critic, s, noise, self.config.flow_steps)
 

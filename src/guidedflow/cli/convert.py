@@ -22,7 +22,7 @@ class Convert:
     output: Annotated[Positional[Path], optional("OUTPUT")]
     """The new npz file, for guidedflow train."""
     observation_keys: Annotated[tuple[str, ...], optional("NAME ...")] = ()
-    """The order in which the entries of dictionary observations make one vector."""
+    """The entries of dictionary observations, in order; those that are no pictures make one vector."""
     action_range: Annotated[Literal["measured"] | None, optional("measured", "they are in [-1, 1]")] = None
     """measured: store as [-1, 1] what lies between each dimension's lowest and highest action of the data."""
     action_low: Annotated[tuple[float, ...], optional("X ...")] = ()
@@ -30,7 +30,7 @@ class Convert:
     action_high: Annotated[tuple[float, ...], optional("X ...")] = ()
     """See --action-low."""
     frame_stack: int = 1
-    """Of how many pictures, a step's own and those before it, an observation is made."""
+    """Of how many pictures, a step's own and those before it, an observation is made; in dictionaries each picture."""
 
     def __call__(self) -> int:
         """Print the path of the file that was made."""

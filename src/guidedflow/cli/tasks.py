@@ -39,7 +39,7 @@ class Tasks:
         table = [
             {
                 "task": task.id,
-                "observation": "x".join(map(str, task.observation_shape)),
+                "observation": "x".join(map(str, shape)) if isinstance(shape, tuple) else str(shape),
                 "action": str(task.action_size),
                 "score": task.scored_by,
                 "data": "here" if here else "-",
@@ -47,6 +47,7 @@ class Tasks:
                 "category": task.category,
             }
             for task, here in rows
+            for shape in [task.observation_shape]
         ]
         print_columns(table, left_out=("environment", "category", "observation", "action", "score", "data"))
         return 0

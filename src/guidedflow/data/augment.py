@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree, UInt8
 
 from guidedflow.types import Batch
 
@@ -11,18 +11,25 @@ PADDING = 3
 
 
 def random_crops(batch: Batch, key: PRNGKeyArray, probability: Float[Array, ""] | float) -> Batch:
-    """With a probability, every row's pictures shifted at random, s and s' alike; vectors are left as they are."""
-    if batch.observations.ndim != 4:
+    """With a probability, each row's pictures shifted at random, all of s and s' alike; vectors stay as they are."""
+    if not any(map(_is_picture, jax.tree.leaves(batch.observations))):
         return batch
     coin_key, shift_key = jax.random.split(key)
-    shifts = jax.random.randint(shift_key, (len(batch.observations), 2), 0, 2 * PADDING + 1)
+    shifts = jax.random.randint(shift_key, (len(batch.actions), 2), 0, 2 * PADDING + 1)
+
+    def shifted(observations: PyTree[Array]) -> PyTree[Array]:
+        return jax.tree.map(lambda entry: crop(entry, shifts) if _is_picture(entry) else entry, observations)
 
     def cropped() -> Batch:
         return batch._replace(
-            observations=crop(batch.observations, shifts), next_observations=crop(batch.next_observations, shifts)
+            observations=shifted(batch.observations), next_observations=shifted(batch.next_observations)
         )
 
     return jax.lax.cond(jax.random.uniform(coin_key) < probability, cropped, lambda: batch)
+
+
+def _is_picture(entry: Array) -> bool:
+    return entry.ndim == 4
 
 
 def crop(pictures: UInt8[Array, "B height width channels"], shifts: Array) -> UInt8[Array, "B height width channels"]:

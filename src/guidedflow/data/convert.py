@@ -9,12 +9,20 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from guidedflow.data.dataset import ACTION_TOLERANCE, Dataset, check_fields, check_finite, numbers
+from guidedflow.data.dataset import (
+    ACTION_TOLERANCE,
+    ENTRY,
+    Dataset,
+    check_fields,
+    check_finite,
+    is_observation,
+    numbers,
+)
 from guidedflow.data.formats import SUFFIXES, Format, Recording, find_format, is_data
 from guidedflow.data.formats.format import OPTIONAL, REQUIRED, current_names
 from guidedflow.errors import DataError, SettingsError
 from guidedflow.files import whole_file
-from guidedflow.types import ActionRange, ObservationKeys, Spec, flattened, named
+from guidedflow.types import ActionRange, ObservationKeys, Spec, flattened, is_picture, named
 
 Bound = int | float | Sequence[int | float] | np.ndarray
 EPISODE_REQUIRED = ("observations", "actions")
@@ -39,13 +47,15 @@ def convert(
             ``rewards``, ``terminals`` and ``timeouts``, or a single flag ``terminated``; it counts as cut off if none
             of them says that it terminated.
         output: the new npz file.
-        observation_keys: the order in which the entries of dictionary observations make one vector, each flattened
-            first; entries that are not named are left out. A nested entry is ``OUTER/INNER``.
+        observation_keys: the entries of dictionary observations, in order; those that are not named are left out. A
+            nested entry is ``OUTER/INNER``. Pictures (uint8 of height x width x channels) stay apart, all others make
+            one vector, each flattened first.
         action_range: what is stored as [-1, 1], a range for each dimension: ``measured``, from the lowest to the
             highest action of the data, or a pair (low, high) of numbers or of d numbers each. A dimension whose
             measured bounds are equal is stored as 0, and policies always give its one value. None: the actions are
             in [-1, 1] already.
-        frame_stack: of how many pictures, a step's own and those before it, an observation is made.
+        frame_stack: of how many pictures, a step's own and those before it, an observation is made; of a vector beside
+            pictures it has the step's own alone.
 
     Returns:
         ``output``.
@@ -67,12 +77,15 @@ def convert(
     bounds = _action_range(action_range, parts)
     if bounds is not None:
         parts = [_rescaled(part, bounds) for part in parts]
-    if keys and frame_stack != 1:
-        raise SettingsError(f"frame_stack: expected 1 for dictionary observations, found {frame_stack!r}")
     fields: dict[str, Any] = {name: _join([part.fields[name] for part in parts]) for name in parts[0].fields}
     fields["frame_stack"] = frame_stack
+    if keys and "observations" in fields and frame_stack != 1:
+        raise SettingsError(f"frame_stack: expected 1 for dictionary observations, found {frame_stack!r}")
     name = "arrays" if isinstance(source, Mapping) else str(source)
-    spec = Dataset.from_arrays(**fields, source=name).spec
+    entries = {key: fields[ENTRY + key] for key, _ in keys if ENTRY + key in fields}
+    others = {field: array for field, array in fields.items() if not is_observation(field)}
+    spec = Dataset.from_arrays(entries or fields["observations"], **others, source=name).spec
+    keys = spec.observation_keys or keys
     metadata = _metadata(name, spec._replace(observation_keys=keys, action_range=bounds))
     output.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(output) as file:
@@ -147,8 +160,7 @@ def _order(observation_keys: Any) -> list[str]:
 
 
 def _entries(recording: Recording) -> dict[str, Any]:
-    prefix = "observations/"
-    return {name.removeprefix(prefix): v for name, v in recording.fields.items() if name.startswith(prefix)}
+    return {name.removeprefix(ENTRY): v for name, v in recording.fields.items() if name.startswith(ENTRY)}
 
 
 def _keys(recording: Recording, order: Sequence[str]) -> ObservationKeys:
@@ -171,9 +183,9 @@ def _keys(recording: Recording, order: Sequence[str]) -> ObservationKeys:
         )
     shapes = {}
     for key in order:
-        array = numbers(entries[key], f"observations/{key}", recording.name)
+        array = numbers(entries[key], ENTRY + key, recording.name)
         if not array.ndim or 0 in array.shape[1:]:
-            raise DataError(f"{recording.name}: observations/{key}: expected shape (N, ...), found {array.shape}")
+            raise DataError(f"{recording.name}: {ENTRY}{key}: expected shape (N, ...), found {array.shape}")
         shapes[key] = array.shape[1:]
     return tuple(shapes.items())
 
@@ -181,14 +193,15 @@ def _keys(recording: Recording, order: Sequence[str]) -> ObservationKeys:
 def _checked(recording: Recording, keys: ObservationKeys, first: _Part | None, *, unit_actions: bool) -> _Part:
     name = recording.name
     fields = dict(recording.fields)
-    if keys:
+    seen = tuple(ENTRY + key for key, _ in keys) if _has_pictures(recording, keys, first) else ("observations",)
+    if keys and "observations" in seen:
         fields["observations"] = _flat_observations(recording, keys)
-    required = EPISODE_REQUIRED if recording.is_episode else REQUIRED
+    required = (*seen, *(EPISODE_REQUIRED if recording.is_episode else REQUIRED)[1:])
     missing = [field for field in required if field not in fields]
     if missing:
         raise DataError(f"{name}: expected the fields {', '.join(required)}, found {', '.join(fields) or 'none'}")
-    fields = _episode(fields, name) if recording.is_episode else fields
-    wanted = {field: fields[field] for field in (*REQUIRED, *OPTIONAL) if field in fields}
+    fields = _episode(fields, name, seen) if recording.is_episode else fields
+    wanted = {field: fields[field] for field in (*seen, *REQUIRED[1:], *OPTIONAL) if field in fields}
     checked = check_fields(wanted, name, unit_actions=unit_actions)
     for flag in ("timeouts", "final_observation"):
         checked.setdefault(flag, np.zeros(len(checked["actions"]), bool))
@@ -202,7 +215,7 @@ def _checked(recording: Recording, keys: ObservationKeys, first: _Part | None, *
     if ("rewards" in checked) != ("rewards" in model.fields):
         there, lacking = (part, model) if "rewards" in checked else (model, part)
         raise DataError(f"{lacking.name}: rewards: expected one a step, as in {there.name}, found none")
-    for field in ("observations", "actions"):
+    for field in (*seen, "actions"):
         found, like = checked[field], model.fields[field]
         if (found.dtype, found.shape[1:]) != (like.dtype, like.shape[1:]):
             raise DataError(
@@ -210,6 +223,14 @@ def _checked(recording: Recording, keys: ObservationKeys, first: _Part | None, *
                 f"{found.dtype} of {found.shape[1:]}"
             )
     return part
+
+
+def _has_pictures(recording: Recording, keys: ObservationKeys, first: _Part | None) -> bool:
+    """Whether the keys' entries stay apart, as the first recording's did."""
+    if first is not None:
+        return "observations" not in first.fields
+    entries = _entries(recording)
+    return any(is_picture(shape, np.asarray(entries[key]).dtype) for key, shape in keys)
 
 
 def _flat_observations(recording: Recording, keys: ObservationKeys) -> np.ndarray:
@@ -221,11 +242,11 @@ def _flat_observations(recording: Recording, keys: ObservationKeys) -> np.ndarra
     return flattened(entries, keys, f"{recording.name}: observations")
 
 
-def _episode(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _episode(fields: Mapping[str, Any], name: str, seen: Sequence[str]) -> dict[str, Any]:
     """An episode's fields in rows: flags for its end, and a row for its final observation if it was kept."""
     arrays = {
         field: np.atleast_1d(numbers(fields[field], field, name))
-        for field in (*EPISODE_REQUIRED, *EPISODE_OPTIONAL)
+        for field in (*seen, *EPISODE_REQUIRED[1:], *EPISODE_OPTIONAL)
         if field in fields
     }
     terminated = arrays.pop("terminated", None)
@@ -233,9 +254,9 @@ def _episode(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
     if not steps:
         raise DataError(f"{name}: actions: expected at least one step, found none")
     for field, array in arrays.items():
-        more = field == "observations" and len(array) == steps + 1
+        more = field in seen and len(array) == steps + 1
         if len(array) != steps and not more:
-            also = f", or {steps + 1} with the final one" if field == "observations" else ""
+            also = f", or {steps + 1} with the final one" if field in seen else ""
             raise DataError(f"{name}: {field}: expected {steps} rows as in actions{also}, found {len(array)}")
     if terminated is not None:
         if terminated.size != 1 or terminated.item() not in (0, 1) or "terminals" in arrays:
@@ -244,10 +265,10 @@ def _episode(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
         arrays["terminals"] = (np.arange(steps) == steps - 1) & bool(terminated.item())
     arrays.setdefault("terminals", np.zeros(steps, bool))
     arrays["final_observation"] = np.zeros(steps, bool)
-    if len(arrays["observations"]) == steps:
+    if len(arrays[seen[0]]) == steps:
         return arrays
     for field, array in arrays.items():
-        if field != "observations":
+        if field not in seen:
             arrays[field] = np.concatenate([array, np.zeros_like(array[:1])])
     arrays["final_observation"][-1] = True
     return arrays

@@ -9,10 +9,21 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped
 
 from guidedflow.errors import DataError, SettingsError
-from guidedflow.types import ActionRange, Batch, ObservationKeys, Spec
+from guidedflow.types import (
+    VECTOR,
+    ActionRange,
+    Batch,
+    DictShape,
+    Normalization,
+    ObservationKeys,
+    Spec,
+    flattened,
+    is_picture,
+    named,
+)
 
 Rows = Array | np.ndarray
 """Arrays of the host or of the device: a data set starts as the former and is trained on as the latter."""
@@ -22,15 +33,19 @@ ACTION_TOLERANCE = 1e-4
 ACTION_BOUND = 1.0 - 1e-5
 """To what actions are clipped, as in the code behind the published numbers: a tanh reaches it."""
 
+ENTRY = "observations/"
+"""What the names of the entries of dictionary observations begin with, in files and messages."""
 MOST_FRAMES = 64
 FINGERPRINTED_ROWS = 4096
+LEAST_DEVIATION = 1e-6
+"""Of what is divided by it: a constant column of float32 has less."""
 
 
 class Window(NamedTuple):
     """B transitions as they lie in the data, each frame once: what crosses from the disk to the device."""
 
-    frames: Shaped[Rows, "B stack+1 *frame"]
-    """The first ``stack`` of a row are s, the last ``stack`` are s'."""
+    frames: PyTree[Shaped[Rows, "B ..."]]
+    """The first ``stack`` of a row are s, the last ``stack`` are s'; of a dictionary's entries, each array's."""
     actions: Float[Rows, "B act"]
     rewards: Float[Rows, " B"]
     masks: Float[Rows, " B"]
@@ -41,7 +56,9 @@ class Window(NamedTuple):
         """The batch, its frames stacked along their last axis, oldest first."""
         fields = self._asdict()
         frames = fields.pop("frames")
-        return Batch(observations=_stacked(frames[:, :-1]), next_observations=_stacked(frames[:, 1:]), **fields)
+        seen = jax.tree.map(lambda entry: _stacked(entry[:, :-1]), frames)
+        following = jax.tree.map(lambda entry: _stacked(entry[:, 1:]), frames)
+        return Batch(observations=seen, next_observations=following, **fields)
 
 
 def _stacked(frames: Shaped[Rows, "B stack *axes channels"]) -> Shaped[Array, "B *axes all_channels"]:
@@ -76,7 +93,8 @@ class Dataset(eqx.Module):
     in a terminal state, where no next observation is needed because its mask is 0.
     """
 
-    observations: Shaped[Rows, " N *obs"]
+    observations: PyTree[Shaped[Rows, "N ..."]]
+    """An array; or, of dictionaries with pictures, a dictionary: pictures by name, and all else as ``VECTOR``."""
     actions: Float[Rows, "N act"]
     rewards: Float[Rows, " N"]
     masks: Float[Rows, " N"]
@@ -88,11 +106,14 @@ class Dataset(eqx.Module):
     """The rows that can be sampled."""
     is_transition: Bool[Rows, " N"]
     frame_stack: int = eqx.field(static=True, default=1)
-    """Recorded frames that make one observation: the row's own and those before it."""
+    """Recorded frames that make one observation: the row's own and those before it; of a vector beside pictures, the
+    row's own alone."""
     observation_keys: ObservationKeys = eqx.field(static=True, default=())
-    """As in ``Spec``."""
+    """As in ``Spec``, of one frame."""
     action_range: ActionRange | None = eqx.field(static=True, default=None)
     """As in ``Spec``; the actions here are in [-1, 1] already."""
+    normalization: Normalization | None = eqx.field(static=True, default=None)
+    """As in ``Spec``; the observations here are not normalised."""
     has_rewards: bool = eqx.field(static=True, default=True)
     """False: nobody recorded rewards, and those above are all 0."""
     source: Origin = eqx.field(static=True, default=Origin("arrays"))
@@ -115,7 +136,8 @@ class Dataset(eqx.Module):
 
         Args:
             observations: (N, n) numbers, or pictures (N, height, width, channels); uint8 stays uint8, everything else
-                becomes float32.
+                becomes float32. Or a dictionary of such: pictures, which are uint8, stay apart, and its other
+                entries, (N, ...) numbers, make one vector in their order.
             actions: (N, d), in [-1, 1].
             rewards: (N,). None: nobody recorded any, and only agents that need none can learn from the data.
             terminals: (N,) bool; the step led to a true terminal state: no value is bootstrapped from beyond it.
@@ -125,7 +147,8 @@ class Dataset(eqx.Module):
                 episode ends by a terminal. The last row ends its episode in any case.
             final_observation: (N,) bool; the row is no step but the observation that its episode's last step led to,
                 and its action, reward and terminal mean nothing. None: there are no such rows.
-            frame_stack: of how many frames, a row's own and those before it, an observation is made.
+            frame_stack: of how many frames, a row's own and those before it, an observation is made; in a dictionary
+                each picture.
             source: what error messages call the data, a file's name for instance.
 
         Raises:
@@ -134,7 +157,11 @@ class Dataset(eqx.Module):
         """
         if terminals is None:
             raise DataError(f"{source}: terminals: expected 0 or 1 a row, found none; give zeros if no step led to one")
-        fields = {"observations": observations, "actions": actions, "terminals": terminals}
+        entries = named(observations) if isinstance(observations, Mapping) else None
+        if entries == {}:
+            raise DataError(f"{source}: observations: expected at least one entry, found an empty dictionary")
+        seen = {"observations": observations} if entries is None else {ENTRY + n: v for n, v in entries.items()}
+        fields = {**seen, "actions": actions, "terminals": terminals}
         optional = {"rewards": rewards, "timeouts": timeouts, "final_observation": final_observation}
         checked = check_fields(fields | {name: v for name, v in optional.items() if v is not None}, source)
         terminal, nowhere = checked["terminals"], np.zeros(len(checked["terminals"]), bool)
@@ -144,21 +171,26 @@ class Dataset(eqx.Module):
         end |= final
         terminal = terminal & ~final
         end = close_last(end, source)
+        keys: ObservationKeys = ()
+        together: Any = checked.get("observations")
+        if entries is not None:
+            together, keys = combined({name: checked[ENTRY + name] for name in entries}, source)
         return cls.from_rows(
-            checked["observations"],
+            together,
             checked["actions"],
             checked.get("rewards"),
             masks=1.0 - terminal.astype(np.float32),
             ends=end,
             keep_last=terminal,
             frame_stack=frame_stack,
+            observation_keys=keys,
             source=source,
         )
 
     @classmethod
     def from_rows(
         cls,
-        observations: np.ndarray,
+        observations: PyTree[np.ndarray],
         actions: np.ndarray,
         rewards: np.ndarray | None,
         *,
@@ -166,6 +198,7 @@ class Dataset(eqx.Module):
         ends: np.ndarray,
         keep_last: np.ndarray,
         frame_stack: int = 1,
+        observation_keys: ObservationKeys = (),
         source: str,
     ) -> "Dataset":
         """A data set from checked arrays; ``ends`` marks each episode's last row, ``keep_last`` those worth sampling.
@@ -174,7 +207,7 @@ class Dataset(eqx.Module):
             DataError: no row is a transition.
             SettingsError: ``frame_stack`` is no number of frames.
         """
-        _check_frame_stack(frame_stack, source)
+        _check_frame_stack(frame_stack, source, bool(observation_keys) and not isinstance(observations, dict))
         rows = np.arange(len(ends), dtype=np.int32)
         last = np.flatnonzero(ends).astype(np.int32)
         episode = np.searchsorted(last, rows)
@@ -193,6 +226,7 @@ class Dataset(eqx.Module):
             transitions=rows[is_transition],
             is_transition=is_transition,
             frame_stack=frame_stack,
+            observation_keys=observation_keys,
             has_rewards=rewards is not None,
             source=Origin(source),
         )
@@ -203,15 +237,48 @@ class Dataset(eqx.Module):
         Raises:
             SettingsError: it is no number of frames.
         """
-        _check_frame_stack(frame_stack, str(self.source))
-        return dataclasses.replace(self, frame_stack=frame_stack)
+        is_vector = bool(self.observation_keys) and not isinstance(self.observations, dict)
+        _check_frame_stack(frame_stack, str(self.source), is_vector)
+        stacked = dataclasses.replace(self, frame_stack=frame_stack, normalization=None)
+        return stacked if self.normalization is None else stacked.normalized()
+
+    def normalized(self) -> "Dataset":
+        """The same data, of whose vectors networks subtract the mean, and divide the rest by the deviation.
+
+        Both are of the rows that can be sampled; a deviation below 1e-6 counts as 1.
+
+        Raises:
+            DataError: there are no vectors.
+        """
+        seen = self.observations
+        vectors = seen.get(VECTOR) if isinstance(seen, dict) else seen
+        if vectors is None or vectors.ndim != 2:
+            raise DataError(f"{self.source}: observations: expected vectors to normalise, found pictures alone")
+        rows = np.asarray(vectors)[np.asarray(self.transitions)]
+        mean, deviation = rows.mean(axis=0, dtype=np.float64), rows.std(axis=0, dtype=np.float64)
+        deviation[deviation < LEAST_DEVIATION] = 1.0
+        stack = 1 if isinstance(seen, dict) else self.frame_stack
+        found = (tuple(part.astype(np.float32).tolist()) * stack for part in (mean, deviation))
+        return dataclasses.replace(self, normalization=Normalization(*found))
 
     @property
     def spec(self) -> Spec:
         """Shapes of one observation and one action."""
-        *frame, last = self.observations.shape[1:]
-        shape, dtype = (*frame, last * self.frame_stack), np.dtype(self.observations.dtype)
-        return Spec(shape, dtype, self.actions.shape[1], self.observation_keys, self.action_range)
+        size = self.actions.shape[1]
+        if not isinstance(self.observations, dict):
+            shape, dtype = self._stacked_shape(self.observations.shape[1:]), np.dtype(self.observations.dtype)
+            return Spec(shape, dtype, size, self.observation_keys, self.action_range, self.normalization)
+        pictures = self.observations.keys() - {VECTOR}
+        keys = tuple(
+            (name, self._stacked_shape(shape) if name in pictures else shape) for name, shape in self.observation_keys
+        )
+        entries = [entry for entry in keys if entry[0] in pictures]
+        if VECTOR in self.observations:
+            entries.append((VECTOR, self.observations[VECTOR].shape[1:]))
+        return Spec(DictShape(tuple(entries)), np.dtype(np.uint8), size, keys, self.action_range, self.normalization)
+
+    def _stacked_shape(self, frame: tuple[int, ...]) -> tuple[int, ...]:
+        return (*frame[:-1], frame[-1] * self.frame_stack)
 
     @property
     def size(self) -> int:
@@ -241,8 +308,14 @@ class Dataset(eqx.Module):
         following = xp.minimum(at + 1, self.episode_ends[at])
         stack = at[:, None] + xp.arange(1 - self.frame_stack, 1)
         stack = xp.maximum(stack, self.episode_starts[at][:, None])
+        frames = xp.concatenate([stack, following[:, None]], axis=1)
+        seen = self.observations
+        if isinstance(seen, dict):
+            gathered = {name: entry[frames if name != VECTOR else frames[:, -2:]] for name, entry in seen.items()}
+        else:
+            gathered = seen[frames]
         return Window(
-            frames=self.observations[xp.concatenate([stack, following[:, None]], axis=1)],
+            frames=gathered,
             actions=self.actions[at],
             rewards=self.rewards[at],
             masks=self.masks[at],
@@ -255,9 +328,14 @@ class Dataset(eqx.Module):
         return jax.tree.map(jnp.asarray, self)
 
     @property
+    def bytes_on_disk(self) -> int:
+        """Of observations that are a map of a file: they are read where and when they are needed."""
+        return sum(a.nbytes for a in jax.tree.leaves(self.observations) if isinstance(a, np.memmap))
+
+    @property
     def is_on_disk(self) -> bool:
-        """Whether the observations are a map of a file: they are read where and when they are needed."""
-        return isinstance(self.observations, np.memmap)
+        """Whether any observations are a map of a file."""
+        return self.bytes_on_disk > 0
 
     def fingerprint(self) -> str:
         """SHA-256 over every array, shortened: two runs with the same one trained on the same data.
@@ -293,12 +371,13 @@ class Dataset(eqx.Module):
         return digest.hexdigest()[:16]
 
     def __repr__(self) -> str:
-        shape = " x ".join(map(str, self.spec.observation_shape))
+        shape = self.spec.observation_shape
+        shown = f"of {shape}" if isinstance(shape, DictShape) else " x ".join(map(str, shape))
         if isinstance(self.episode_ends, jax.core.Tracer):  # Within a transformation of JAX there is nothing to count.
             return f"Dataset({self.size:,} transitions)"
         return (
             f"Dataset({self.size:,} transitions in {self.episodes:,} episodes from {self.source}: observations "
-            f"{self.spec.observation_dtype} {shape}, actions {self.spec.action_size}"
+            f"{self.spec.observation_dtype} {shown}, actions {self.spec.action_size}"
             f"{'' if self.has_rewards else ', no rewards'})"
         )
 
@@ -309,7 +388,8 @@ def sample_indices(key: PRNGKeyArray, size: int, batch_size: int) -> Int[Array, 
 
 
 def check_fields(fields: Mapping[str, Any], source: str, *, unit_actions: bool = True) -> dict[str, np.ndarray]:
-    """Fields as arrays of one length N, of the right kind and free of NaN.
+    """Fields as arrays of one length N, of the right kind and free of NaN; entries of observations are
+    ``observations/NAME``.
 
     Observations become float32 (uint8 stays), actions and rewards float32, every other field bool. Actions must be in
     [-1, 1] and are clipped to ``ACTION_BOUND``; without ``unit_actions`` they keep whatever range they have.
@@ -320,20 +400,48 @@ def check_fields(fields: Mapping[str, Any], source: str, *, unit_actions: bool =
     arrays: dict[str, np.ndarray] = {}
     for name, value in fields.items():
         array = numbers(value, name, source)
-        if name not in ("observations", "actions") and array.ndim == 2 and array.shape[1] == 1:
+        if name != "actions" and not is_observation(name) and array.ndim == 2 and array.shape[1] == 1:
             array = array[:, 0]
         wanted = {"observations": "(N, ...)", "actions": "(N, action size)"}.get(name, "(N,)")
         fits = {"observations": array.ndim >= 2, "actions": array.ndim == 2}.get(name, array.ndim == 1)
+        if name.startswith(ENTRY):
+            wanted, fits = "(N, ...)", array.ndim >= 1
         if not fits or 0 in array.shape[1:]:
             raise DataError(f"{source}: {name}: expected shape {wanted}, found {array.shape}")
         arrays[name] = array
-    length = len(arrays["observations"])
+    first = next(name for name in arrays if is_observation(name))
+    length = len(arrays[first])
     for name, array in arrays.items():
         if len(array) != length:
-            raise DataError(f"{source}: {name}: expected {length} rows as in observations, found {len(array)}")
+            raise DataError(f"{source}: {name}: expected {length} rows as in {first}, found {len(array)}")
         check_finite(array, name, source)
         arrays[name] = _cast(array, name, source, unit_actions)
     return arrays
+
+
+def is_observation(name: str) -> bool:
+    """Whether a field holds observations, or an entry of them."""
+    return name == "observations" or name.startswith(ENTRY)
+
+
+def combined(entries: Mapping[str, np.ndarray], source: str) -> tuple[Any, ObservationKeys]:
+    """Checked entries of dictionary observations as a data set has them, and their names and shapes.
+
+    Returns:
+        One float32 vector (N, n) of all of them if none is a picture; else a dictionary of the pictures as they are,
+        and of ``VECTOR``.
+
+    Raises:
+        DataError: a picture is called as the vector is.
+    """
+    keys = tuple((name, array.shape[1:]) for name, array in entries.items())
+    pictures = {name: array for name, array in entries.items() if is_picture(array.shape[1:], array.dtype)}
+    if VECTOR in pictures:
+        raise DataError(f"{source}: {ENTRY}{VECTOR}: expected pictures of another name, for it is the vector's")
+    rest = tuple((name, shape) for name, shape in keys if name not in pictures)
+    if not pictures:
+        return flattened(entries, rest, source), keys
+    return pictures | ({VECTOR: flattened(entries, rest, source)} if rest else {}), keys
 
 
 def check_needs(agent: type, dataset: Dataset) -> None:
@@ -389,13 +497,17 @@ def check_finite(array: np.ndarray, name: str, source: str) -> None:
     )
 
 
-def _check_frame_stack(frame_stack: Any, source: str) -> None:
+def _check_frame_stack(frame_stack: Any, source: str, is_vector_of_entries: bool) -> None:
     if not isinstance(frame_stack, int) or not 1 <= frame_stack <= MOST_FRAMES:
         raise SettingsError(f"{source}: frame_stack: expected 1 to {MOST_FRAMES}, found {frame_stack!r}")
+    if is_vector_of_entries and frame_stack != 1:
+        raise SettingsError(
+            f"{source}: frame_stack: expected 1 for dictionary observations without pictures, found {frame_stack}"
+        )
 
 
 def _cast(array: np.ndarray, name: str, source: str, unit_actions: bool) -> np.ndarray:
-    if name == "observations":
+    if is_observation(name):
         return array if array.dtype == np.uint8 else array.astype(np.float32, copy=False)
     if name == "rewards":
         return array.astype(np.float32, copy=False)

@@ -138,10 +138,11 @@ def summary_lines(found: Inspection) -> Iterator[str]:
     yield f"made by: {found.made_by}"
     if found.checksums is not None:
         yield f"checksums: {found.checksums}"
-    spec = found.spec or {"observation_keys": {}, "action_range": None}
+    spec = found.spec or {"observation_shape": [], "observation_keys": {}, "action_range": None}
     if spec["observation_keys"]:
         keys = ", ".join(f"{name} {tuple(shape)}" for name, shape in spec["observation_keys"].items())
-        yield f"an observation is, end to end: {keys}"
+        together = "a dictionary of" if isinstance(spec["observation_shape"], dict) else "end to end"
+        yield f"an observation is, {together}: {keys}"
     if spec["action_range"]:
         low, high = (" ".join(f"{number:g}" for number in bound) for bound in spec["action_range"])
         yield f"actions of [-1, 1] stand for {low} to {high}"
@@ -162,8 +163,9 @@ def summary_lines(found: Inspection) -> Iterator[str]:
 
 
 def entries(dataset: Dataset) -> dict[str, Rows]:
-    """The arrays that observations are made of, by name."""
-    return {"observations": dataset.observations}
+    """The arrays that observations are made of: pictures by name, and the vector."""
+    seen = dataset.observations
+    return seen if isinstance(seen, dict) else {"observations": seen}
 
 
 def _made_by(metadata: dict[str, Any] | None) -> str:
@@ -213,7 +215,8 @@ def _contents(dataset: Dataset, recorded: Mapping[str, np.ndarray], step: np.nda
     observations: list[Column] = []
     gaps: list[Gaps] = []
     for name, array in vectors.items():
-        observations += findings.columns(array, _names(name, dataset), np.ones(len(array), bool))
+        names = _column_names(dataset, name, array.shape[1])
+        observations += findings.columns(array, names, np.ones(len(array), bool))
         gaps += findings.jumps(array, dataset)
     for name in TIMES:
         if (times := _column(recorded.get(name), len(step))) is not None:
@@ -227,9 +230,10 @@ def _contents(dataset: Dataset, recorded: Mapping[str, np.ndarray], step: np.nda
     }
 
 
-def _names(entry: str, dataset: Dataset) -> list[str]:
-    """Of a vector's columns: those of the dictionary that it was made from, if it was."""
-    keys = dataset.spec.observation_keys or ((entry, entries(dataset)[entry].shape[1:]),)
+def _column_names(dataset: Dataset, vector: str, size: int) -> list[str]:
+    """Those of the entries that the vector was made of, if it was made of some."""
+    pictures = dataset.spec.pictures
+    keys = [entry for entry in dataset.observation_keys if entry[0] not in pictures] or [(vector, (size,))]
     return [
         f"{name}[{','.join(map(str, place))}]" if shape else name
         for name, shape in keys
@@ -272,7 +276,9 @@ def _findings(found: Inspection, dataset: Dataset) -> list[str]:
 
 def _flattened_pictures(dataset: Dataset, path: Path) -> list[str]:
     """Older versions of ``convert`` made vectors of pictures beside vectors: entries with three axes, of bytes."""
-    problems, start = [], 0
+    problems, start = list[str](), 0
+    if isinstance(dataset.observations, dict):
+        return problems
     for name, shape in dataset.spec.observation_keys:
         stop = start + int(np.prod(shape))
         values = np.asarray(dataset.observations[:1000, start:stop]) if len(shape) == 3 else np.zeros((0, 0))

@@ -12,12 +12,12 @@ from guidedflow.graphs.folder import ExportedPolicy, is_exported
 from guidedflow.graphs.hub import local
 from guidedflow.graphs.session import check_installed
 from guidedflow.seeding import derived_seed
-from guidedflow.types import Spec, Variant, flattened
+from guidedflow.types import VECTOR, DictShape, Spec, Variant, batch_size
 
 if TYPE_CHECKING:  # An exported policy acts without JAX.
     from guidedflow.agents import Agent
 
-BatchAct = Callable[[np.ndarray], np.ndarray]
+BatchAct = Callable[[Any], np.ndarray]
 """act(observations) -> actions: of a batch, as the environment takes them, noise fresh at every call."""
 
 
@@ -55,7 +55,22 @@ class Policy:
         if isinstance(observation, Mapping):
             if not self.spec.observation_keys:
                 raise SettingsError(f"observation: expected shape {self.spec.observation_shape}, found a dictionary")
-            observation = flattened(observation, self.spec.observation_keys, "observation")
+            observation = self.spec.from_environment(observation, "observation")
+        batch, is_batch = self._batch(observation)
+        actions = self._act(batch)
+        return actions if is_batch else actions[0]
+
+    def _batch(self, observation: Any) -> tuple[Any, bool]:
+        """An observation as a batch of one, or a batch of them as it is, and which of the two it was."""
+        shape = self.spec.observation_shape
+        if isinstance(shape, DictShape):
+            if not isinstance(observation, dict):
+                entries = ", ".join(self.spec.inputs)
+                raise SettingsError(f"observation: expected a dictionary with {entries}, found an array")
+            _check_finite(observation.get(VECTOR, 0.0))
+            (name, one), *_ = shape.entries
+            is_batch = observation[name].ndim > len(one)
+            return observation if is_batch else {name: entry[None] for name, entry in observation.items()}, is_batch
         try:
             given = np.asarray(observation)
             observations = given.astype(self.spec.observation_dtype)
@@ -63,17 +78,15 @@ class Policy:
             raise SettingsError(f"observation: expected numbers of one shape, found: {error}") from error
         if self.spec.observation_dtype == np.uint8 and given.dtype != np.uint8:
             raise SettingsError(f"observation: expected a picture of uint8, found {given.dtype}")
-        if not np.isfinite(observations).all():
-            raise SettingsError("observation: expected finite numbers, found NaN or infinity")
-        shape = self.spec.observation_shape
-        batched = observations.ndim == len(shape) + 1
-        if observations.shape[int(batched) :] != shape:
+        _check_finite(observations)
+        is_batch = observations.ndim == len(shape) + 1
+        if observations.shape[int(is_batch) :] != shape:
             raise SettingsError(f"observation: expected shape {shape}, or a batch of it, found {observations.shape}")
-        actions = self._act(observations if batched else observations[None])
-        return actions if batched else actions[0]
+        return (observations if is_batch else observations[None]), is_batch
 
     def __repr__(self) -> str:
-        seen, size = f"{self.spec.observation_shape} {self.spec.observation_dtype}", self.spec.action_size
+        shape, size = self.spec.observation_shape, self.spec.action_size
+        seen = f"{shape}" if isinstance(shape, DictShape) else f"{shape} {self.spec.observation_dtype}"
         return f"Policy({self.name}{f' of {self._title}' if self._title else ''}: {seen} -> ({size},))"
 
 
@@ -115,6 +128,11 @@ def load_policy(
     return Policy(restored.agent, restored.policy, restored.run.spec, restored.seed, restored.title)
 
 
+def _check_finite(numbers: Any) -> None:
+    if not np.isfinite(numbers).all():
+        raise SettingsError("observation: expected finite numbers, found NaN or infinity")
+
+
 def _acting(agent: Any, policy: str, spec: Spec, seed: int) -> BatchAct:
     import jax
 
@@ -128,5 +146,5 @@ def _acting(agent: Any, policy: str, spec: Spec, seed: int) -> BatchAct:
 def _acting_exported(exported: ExportedPolicy) -> BatchAct:
     graph, rng = exported.graph(), np.random.default_rng(derived_seed(exported.seed, "act"))
     return lambda observations: graph(
-        observations, rng.standard_normal(graph.noise_shape(len(observations)), np.float32)
+        observations, rng.standard_normal(graph.noise_shape(batch_size(observations)), np.float32)
     )

@@ -67,7 +67,7 @@ def _needed(like: Agent, policy: str, spec: Spec) -> Agent:
     """The stacked shapes of an agent, with a placeholder for each array that the policy does not use."""
     single = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), like)
     leaves, structure = jax.tree.flatten(single)
-    observations = jax.ShapeDtypeStruct((1, *spec.observation_shape), spec.observation_dtype)
+    observations = spec.observation(lambda shape, dtype: jax.ShapeDtypeStruct((1, *shape), dtype))
 
     def act(leaves: list[Any], observations: Any, key: Any) -> Any:
         return jax.tree.unflatten(structure, leaves).policies()[policy](observations, key)

@@ -171,7 +171,7 @@ def _observation(message: Any, spec: Spec) -> dict[str, np.ndarray]:
     if not isinstance(message, dict):
         raise DataError(f"observation: expected a dictionary, found {type(message).__name__}")
     there, entries = named(message), {}
-    for name, shape in spec.observation_keys or (("observation", spec.observation_shape),):
+    for name, (shape, _) in spec.inputs.items():
         if name not in there:
             raise DataError(f"observation: expected an entry {name!r}, found {', '.join(map(str, there)) or 'none'}")
         entries[name] = np.asarray(there[name])
@@ -181,11 +181,12 @@ def _observation(message: Any, spec: Spec) -> dict[str, np.ndarray]:
 
 
 def _facts(policy: Policy) -> dict[str, Any]:
-    entries = policy.spec.observation_keys or (("observation", policy.spec.observation_shape),)
+    inputs = policy.spec.inputs
+    dtypes = {name: str(dtype) for name, (_, dtype) in inputs.items()}
     return {
         "policy": policy.name,
-        "observation": {name: list(shape) for name, shape in entries},
-        "dtype": str(policy.spec.observation_dtype),
+        "observation": {name: list(shape) for name, (shape, _) in inputs.items()},
+        "dtype": dtypes if policy.spec.pictures else str(policy.spec.observation_dtype),
         "action_size": policy.spec.action_size,
     }
 

@@ -20,7 +20,7 @@ from guidedflow.processes import HelperProcess
 if TYPE_CHECKING:
     import gymnasium
 
-    from guidedflow.types import ObservationKeys
+    from guidedflow.types import Spec
 
 SUCCESS = ("success", "is_success")
 """Where an environment's info says whether its goal is reached."""
@@ -40,8 +40,8 @@ Command = Reset | np.ndarray | None
 class Outcome(NamedTuple):
     """What a slot saw after its command. ``success`` is NaN where the environment does not speak of success."""
 
-    observation: np.ndarray
-    """float32, or uint8 if the environment's is; a dictionary's entries end to end."""
+    observation: np.ndarray | dict[str, np.ndarray]
+    """float32, or uint8 if the environment's is; dictionaries as networks see them."""
     reward: float
     terminated: bool
     truncated: bool
@@ -57,7 +57,7 @@ class VectorEnv:
         slots: how many.
         workers: among how many processes they are divided; never more than slots.
         gl_backend: OpenGL backend (``egl`` or ``osmesa``) for filming and for pixel tasks; None: nothing is drawn.
-        observation_keys: which entries of a dictionary observation make the vector, as in ``Spec``.
+        spec: of the data, which says what networks see of dictionary observations; None: they are no dictionaries.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class VectorEnv:
         slots: int,
         workers: int,
         gl_backend: str | None = None,
-        observation_keys: "ObservationKeys" = (),
+        spec: "Spec | None" = None,
     ):
         import cloudpickle
 
@@ -75,9 +75,8 @@ class VectorEnv:
         workers = min(workers, slots)
         self._owners = np.arange(slots) % workers
         made, shares = cloudpickle.dumps(make_env), np.bincount(self._owners).tolist()
-        self._workers = [
-            HelperProcess(_serve, made, share, observation_keys, gl_backend=gl_backend) for share in shares
-        ]
+        dictionaries = spec if spec is not None and spec.observation_keys else None
+        self._workers = [HelperProcess(_serve, made, share, dictionaries, gl_backend=gl_backend) for share in shares]
         self._are_made = False  # Making them takes seconds, in which the caller has other things to do.
 
     def wait_until_ready(self) -> None:
@@ -118,11 +117,11 @@ class VectorEnv:
         self.close()
 
 
-def _serve(ask: Callable[[Any], Any], made: bytes, slots: int, keys: "ObservationKeys") -> None:
+def _serve(ask: Callable[[Any], Any], made: bytes, slots: int, spec: "Spec | None") -> None:
     make_env = pickle.loads(made)
     envs = []
     for _ in range(slots):
-        envs.append(_Slot(make_env(), keys))
+        envs.append(_Slot(make_env(), spec))
         _return_memory()
     outcomes: list[Outcome | None] = []
     while True:
@@ -143,9 +142,9 @@ def _return_memory() -> None:
 
 
 class _Slot:
-    def __init__(self, env: "gymnasium.Env", keys: "ObservationKeys"):
+    def __init__(self, env: "gymnasium.Env", spec: "Spec | None"):
         self._env = env
-        self._keys = keys
+        self._spec = spec
         self._film = False
 
     def follow(self, command: Command) -> Outcome | None:
@@ -160,15 +159,13 @@ class _Slot:
             reward = float(gained)
             success = next((float(info[name]) for name in SUCCESS if name in info), float("nan"))
         frame = self._picture() if self._film else None
-        return Outcome(self._array(seen), reward, bool(terminated), bool(truncated), success, frame)
+        return Outcome(self._seen(seen), reward, bool(terminated), bool(truncated), success, frame)
 
-    def _array(self, seen: Any) -> np.ndarray:
+    def _seen(self, seen: Any) -> np.ndarray | dict[str, np.ndarray]:
         if isinstance(seen, Mapping):
-            if not self._keys:
+            if self._spec is None:
                 raise DataError(f"observation: expected an array, found a dictionary of {', '.join(map(str, seen))}")
-            from guidedflow.types import flattened  # With JAX, which most workers do without.
-
-            return flattened(seen, self._keys, "observation")
+            return self._spec.from_environment(seen, "observation")
         array = np.asarray(seen)
         return array if array.dtype == np.uint8 else array.astype(np.float32)
 

@@ -8,6 +8,7 @@ import gymnasium
 import numpy as np
 
 from guidedflow.seeding import numpy_seeded
+from guidedflow.types import is_picture, named
 
 
 def make(environment: Any, frame_stack: int = 1, **options: Any) -> gymnasium.Env:
@@ -45,15 +46,23 @@ class SeededReset(gymnasium.Wrapper):
 
 
 class StackedFrames(gymnasium.Wrapper):
-    """Observations of the last ``count`` frames along the last axis, oldest first; an episode's first one repeats."""
+    """Observations of the last ``count`` frames along the last axis, oldest first; an episode's first one repeats.
+
+    Of dictionaries the pictures are stacked, all else is the last frame's; nested entries are named by their path.
+    """
 
     def __init__(self, env: gymnasium.Env, count: int):
         super().__init__(env)
         self._frames: deque[Any] = deque(maxlen=count)
         frame = env.observation_space
-        assert isinstance(frame, gymnasium.spaces.Box)
-        low, high = (np.concatenate([bound] * count, axis=-1) for bound in (frame.low, frame.high))
-        self.observation_space = gymnasium.spaces.Box(low, high, dtype=frame.dtype.type)
+        self._pictures: list[str] = []
+        if isinstance(frame, gymnasium.spaces.Dict):
+            spaces = named(frame.spaces)
+            self._pictures = [name for name, space in spaces.items() if is_picture(space.shape or (), space.dtype)]
+            stacked = {name: _stacked(spaces[name], count) for name in self._pictures}
+            self.observation_space = gymnasium.spaces.Dict(spaces | stacked)
+        else:
+            self.observation_space = _stacked(frame, count)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Reset, and fill the stack with the first frame."""
@@ -67,5 +76,15 @@ class StackedFrames(gymnasium.Wrapper):
         self._frames.append(frame)
         return self._stack(), reward, terminated, truncated, info
 
-    def _stack(self) -> np.ndarray:
-        return np.concatenate(self._frames, axis=-1)
+    def _stack(self) -> Any:
+        if not self._pictures:
+            return np.concatenate(self._frames, axis=-1)
+        frames = [named(frame) for frame in self._frames]
+        stacked = {name: np.concatenate([frame[name] for frame in frames], axis=-1) for name in self._pictures}
+        return frames[-1] | stacked
+
+
+def _stacked(frame: gymnasium.Space, count: int) -> gymnasium.spaces.Box:
+    assert isinstance(frame, gymnasium.spaces.Box)
+    low, high = (np.concatenate([bound] * count, axis=-1) for bound in (frame.low, frame.high))
+    return gymnasium.spaces.Box(low, high, dtype=frame.dtype.type)

@@ -1,6 +1,6 @@
 """Whether a graph does what its policy does."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -31,7 +31,7 @@ class Difference(NamedTuple):
 def check_graph(built: PolicyGraph, agent: Agent, policy: str, spec: Spec, noise: NoiseLaw) -> Difference:
     """Compare a policy's graph with the policy, at ``OBSERVATIONS`` random ones.
 
-    Vectors are standard normal, pictures uniform.
+    Vectors are standard normal, after normalisation if there is one, pictures uniform.
 
     Raises:
         RunError: an action differs by more than ``TOLERANCE``, or is not finite.
@@ -62,11 +62,14 @@ def check_graph(built: PolicyGraph, agent: Agent, policy: str, spec: Spec, noise
     return Difference(largest, ties)
 
 
-def _observations(spec: Spec, rng: np.random.Generator) -> np.ndarray:
-    shape = (BATCH, *spec.observation_shape)
-    if spec.observation_dtype == np.uint8:
-        return rng.integers(0, 256, shape, np.uint8)
-    return rng.standard_normal(shape).astype(spec.observation_dtype)
+def _observations(spec: Spec, rng: np.random.Generator) -> Any:
+    def one(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        if dtype == np.uint8:
+            return rng.integers(0, 256, (BATCH, *shape), np.uint8)
+        mean, deviation = spec.normalization or (0.0, 1.0)
+        return (mean + rng.standard_normal((BATCH, *shape)) * deviation).astype(dtype)
+
+    return spec.observation(one)
 
 
 def _apart(actions: np.ndarray, found: np.ndarray, spec: Spec) -> np.ndarray:

@@ -111,8 +111,6 @@ def describe(
 ) -> dict[str, Any]:
     """What policy.json says of a policy, as ``ExportedPolicy.read`` reads it, without checksums."""
     spec = config.spec
-    entries = spec.observation_keys or (("observation", spec.observation_shape),)
-    dtype = str(spec.observation_dtype)
     low, high = spec.action_range or ((-1.0,) * spec.action_size, (1.0,) * spec.action_size)
     return {
         "format": FORMAT,
@@ -120,7 +118,10 @@ def describe(
         "seed": seed,
         "variant": variant_text(variant),
         "step": step,
-        "observation": [{"name": name, "dtype": dtype, "shape": [BATCH, *shape]} for name, shape in entries],
+        "observation": [
+            {"name": name, "dtype": str(dtype), "shape": [BATCH, *shape]}
+            for name, (shape, dtype) in spec.inputs.items()
+        ],
         "noise": None
         if noise is None
         else {"name": noise[0], "dtype": "float32", "shape": list(noise[1]), "law": "standard normal"},

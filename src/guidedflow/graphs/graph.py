@@ -15,7 +15,7 @@ from guidedflow.errors import SettingsError
 from guidedflow.graphs.session import NoiseLaw, Size
 from guidedflow.graphs.tracing import draws_noise
 from guidedflow.nn.products import computed_in
-from guidedflow.types import Spec
+from guidedflow.types import VECTOR, Spec
 
 OPSET = 20
 IR_VERSION = 9
@@ -119,11 +119,9 @@ def policy_graph(agent: Agent, policy: str, spec: Spec, *, noise: NoiseLaw = "no
         SettingsError: the policy's program has an operation that is not translated.
     """
     graph = Graph(f"policy {policy}")
-    entries = spec.observation_keys or (("observation", spec.observation_shape),)
-    shapes: dict[str, tuple[Size, ...]] = {name: (BATCH, *shape) for name, shape in entries}
-    for name, shape in shapes.items():
+    for name, (entry, dtype) in spec.inputs.items():
         graph.inputs[name] = helper.make_tensor_value_info(
-            name, helper.np_dtype_to_tensor_dtype(spec.observation_dtype), shape
+            name, helper.np_dtype_to_tensor_dtype(dtype), (BATCH, *entry)
         )
     taken: list[tuple[str, tuple[Size, ...]]] = []
 
@@ -139,10 +137,10 @@ def policy_graph(agent: Agent, policy: str, spec: Spec, *, noise: NoiseLaw = "no
 
     graph.drawn = drawn
     (batch,) = jax.export.symbolic_shape(BATCH)
-    observations = jax.ShapeDtypeStruct((batch, *spec.observation_shape), spec.observation_dtype)
+    observations = spec.observation(lambda shape, dtype: jax.ShapeDtypeStruct((batch, *shape), dtype))
     with computed_in("float32"):
         program = jax.make_jaxpr(agent.policies()[policy])(observations, jax.random.key(0))
-    inputs = [_observation(graph, shapes, spec), Value(None, ())]
+    inputs = [*_observation(graph, spec), Value(None, ())]
     (unit,) = translate(graph, program.jaxpr, program.consts, inputs)
     action = _in_range(graph, graph.whole(unit, (BATCH, spec.action_size)), spec)
     output = graph.free("action")
@@ -151,15 +149,20 @@ def policy_graph(agent: Agent, policy: str, spec: Spec, *, noise: NoiseLaw = "no
     return PolicyGraph(graph.model(outputs), output, taken[0] if taken else None, graph.ranked)
 
 
-def _observation(graph: Graph, shapes: dict[str, tuple[Size, ...]], spec: Spec) -> Value:
-    """The observation that networks see: entries of a dictionary end to end."""
+def _observation(graph: Graph, spec: Spec) -> list[Value]:
+    """The arrays that networks see, in the order of JAX's leaves: pictures as they are, other entries end to end."""
     if not spec.observation_keys:
-        return Value("observation", shapes["observation"])
-    parts = []
+        return [Value(name, (BATCH, *shape)) for name, (shape, _) in spec.inputs.items()]
+    found = {name: Value(name, (BATCH, *spec.inputs[name][0])) for name in spec.pictures}
+    parts, total = [], 0
     for name, shape in spec.observation_keys:
-        size = math.prod(shape)
-        parts.append(graph.node("Reshape", [name, np.array([-1, size], np.int64)], (BATCH, size)))
-    return graph.node("Concat", parts, (BATCH, *spec.observation_shape), axis=1)
+        if name not in found:
+            size = math.prod(shape)
+            parts.append(graph.node("Reshape", [name, np.array([-1, size], np.int64)], (BATCH, size)))
+            total += size
+    if parts:
+        found[VECTOR] = graph.node("Concat", parts, (BATCH, total), axis=1)
+    return [found[name] for name in sorted(found)]
 
 
 def _in_range(graph: Graph, unit: Value, spec: Spec) -> Value:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import numpy as np
 
 from guidedflow.errors import RunError, SettingsError
-from guidedflow.types import Spec
+from guidedflow.types import VECTOR, Spec
 
 Size = int | str
 NoiseShape = tuple[Size, ...]
@@ -49,11 +49,11 @@ class GraphSession:
             raise RunError(f"{source}: expected an ONNX graph, found: {' '.join(str(error).split())}") from error
         self._check(source)
 
-    def __call__(self, observations: np.ndarray, noise: np.ndarray | None) -> np.ndarray:
-        """The environment's actions (B, d) for observations (B, ...) and noise of the shape that it takes."""
+    def __call__(self, observations: Any, noise: np.ndarray | None) -> np.ndarray:
+        """The environment's actions (B, d) for a batch as networks see it and noise of the shape that it takes."""
         return self.outputs(observations, noise)[0]
 
-    def outputs(self, observations: np.ndarray, noise: np.ndarray | None) -> list[np.ndarray]:
+    def outputs(self, observations: Any, noise: np.ndarray | None) -> list[np.ndarray]:
         """All that the graph gives, the actions first."""
         inputs = self._entries(observations)
         if self.noise is not None:
@@ -64,20 +64,22 @@ class GraphSession:
         """The shape of the noise of a batch; () if it takes none."""
         return tuple(batch if isinstance(size, str) else size for size in self.noise[1]) if self.noise else ()
 
-    def _entries(self, observations: np.ndarray) -> dict[str, Any]:
+    def _entries(self, observations: Any) -> dict[str, Any]:
         if not self.spec.observation_keys:
             return {"observation": observations}
-        entries, start = dict[str, Any](), 0
+        vector = observations.get(VECTOR) if self.spec.pictures else observations
+        entries, start = {name: observations[name] for name in self.spec.pictures}, 0
         for name, shape in self.spec.observation_keys:
+            if name in entries:
+                continue
             size = int(np.prod(shape))
-            entries[name] = observations[:, start : start + size].reshape(-1, *shape)
+            entries[name] = vector[:, start : start + size].reshape(-1, *shape)
             start += size
         return entries
 
     def _check(self, source: str) -> None:
         """Raise RunError unless inputs and outputs are those of the spec."""
-        names = [name for name, _ in self.spec.observation_keys] or ["observation"]
-        wanted = {*names, *([self.noise[0]] if self.noise else [])}
+        wanted = {*self.spec.inputs, *([self.noise[0]] if self.noise else [])}
         found = {one.name for one in self._session.get_inputs()}
         shape = self._session.get_outputs()[0].shape
         if wanted != found or len(shape) != 2 or shape[1] != self.spec.action_size:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.extend.core
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, Shaped
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree, Shaped
 
 from guidedflow.agents import Agent
 from guidedflow.errors import SettingsError
@@ -20,7 +20,7 @@ class Traced(NamedTuple):
 
     act: Callable[..., tuple[Float[Array, "B act"], Float[Array, "N B"] | None]]
     """act(observations, noise) -> actions in [-1, 1], and the values by which one of N was chosen, if it chooses."""
-    draw: Callable[[Shaped[np.ndarray, " B *obs"], PRNGKeyArray], Array] | None
+    draw: Callable[[PyTree[Shaped[np.ndarray, "B ..."]], PRNGKeyArray], Array] | None
     """draw(observations, key) -> the noise of this key; None if it draws nothing."""
     noise_shape: tuple[int, ...]
 
@@ -35,7 +35,7 @@ def is_key(variable: Any) -> bool:
     return jax.dtypes.issubdtype(variable.aval.dtype, jax.dtypes.prng_key)
 
 
-def trace(agent: Agent, policy: str, observations: Shaped[np.ndarray, " B *obs"]) -> Traced:
+def trace(agent: Agent, policy: str, observations: PyTree[Shaped[np.ndarray, "B ..."]]) -> Traced:
     """A policy as functions of observations of this shape.
 
     Raises:
@@ -54,19 +54,19 @@ def trace(agent: Agent, policy: str, observations: Shaped[np.ndarray, " B *obs"]
         for equation in closed.eqns
         if equation.primitive.name == "argmax" and len(equation.invars[0].aval.shape) == 2
     ]
-    (seen, _), outputs = closed.jaxpr.invars, [*closed.jaxpr.outvars, *ranked[:1]]
+    (*seen, _), outputs = closed.jaxpr.invars, [*closed.jaxpr.outvars, *ranked[:1]]
     apart = set(map(id, random))
     rest = [equation for equation in closed.eqns if id(equation) not in apart]
-    program = _program(closed, [seen, *drawn], outputs, rest)
+    program = _program(closed, [*seen, *drawn], outputs, rest)
     draw = _program(closed, closed.jaxpr.invars, drawn, random) if drawn else None
 
-    def act(observations: Array, noise: Array | None) -> Any:
-        actions, *values = program(observations, *([noise] if drawn else []))
+    def act(observations: Any, noise: Array | None) -> Any:
+        actions, *values = program(*jax.tree.leaves(observations), *([noise] if drawn else []))
         return actions, values[0] if values else None
 
     return Traced(
         act,
-        (lambda observations, key: draw(observations, key)[0]) if draw else None,
+        (lambda observations, key: draw(*jax.tree.leaves(observations), key)[0]) if draw else None,
         drawn[0].aval.shape if drawn else (),
     )
 

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, Shaped
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from guidedflow.nn.encoder import Encoder, make_encoder
+from guidedflow.nn.encoder import Encoder, Observations, make_encoder
 from guidedflow.nn.mlp import MLP
+from guidedflow.types import DictShape
 
 
 class NoiseActor(eqx.Module):
@@ -17,12 +18,17 @@ class NoiseActor(eqx.Module):
     net: MLP
 
     def __init__(
-        self, observation_shape: tuple[int, ...], action_size: int, hidden: Sequence[int], *, key: PRNGKeyArray
+        self,
+        observation_shape: tuple[int, ...] | DictShape,
+        action_size: int,
+        hidden: Sequence[int],
+        *,
+        key: PRNGKeyArray,
     ):
         self.encoder = make_encoder(observation_shape, key=key)
         self.net = MLP(self.encoder.size + action_size, hidden, action_size, key=key)
 
-    def __call__(self, observations: Shaped[Array, " B *obs"], noise: Float[Array, "B act"]) -> Float[Array, "B act"]:
+    def __call__(self, observations: Observations, noise: Float[Array, "B act"]) -> Float[Array, "B act"]:
         """The action for each row of noise, before clipping to [-1, 1]."""
         return self.net(jnp.concatenate([self.encoder(observations), noise], axis=-1))
 
@@ -39,7 +45,7 @@ class MeanActor(eqx.Module):
 
     def __init__(
         self,
-        observation_shape: tuple[int, ...],
+        observation_shape: tuple[int, ...] | DictShape,
         action_size: int,
         hidden: Sequence[int],
         *,
@@ -50,7 +56,7 @@ class MeanActor(eqx.Module):
         self.net = MLP(self.encoder.size, hidden, action_size, key=key, final_scale=0.01)
         self.squash = squash
 
-    def __call__(self, observations: Shaped[Array, " B *obs"]) -> Float[Array, "B act"]:
+    def __call__(self, observations: Observations) -> Float[Array, "B act"]:
         """The action for each row; inside (-1, 1) if squashed, else anywhere."""
         actions = self.net(self.encoder(observations))
         return jnp.tanh(actions) if self.squash else actions

@@ -6,11 +6,11 @@ from typing import Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, Shaped
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from guidedflow.nn.encoder import Encoder, broadcast_rows, make_encoder
+from guidedflow.nn.encoder import Encoder, Observations, broadcast_rows, make_encoder
 from guidedflow.nn.mlp import MLP
-from guidedflow.types import Batch
+from guidedflow.types import Batch, DictShape
 
 Aggregate = Literal["mean", "min"]
 ENSEMBLE_SIZE = 2
@@ -23,7 +23,12 @@ class Critic(eqx.Module):
     members: tuple[MLP, ...]
 
     def __init__(
-        self, observation_shape: tuple[int, ...], action_size: int, hidden: Sequence[int], *, key: PRNGKeyArray
+        self,
+        observation_shape: tuple[int, ...] | DictShape,
+        action_size: int,
+        hidden: Sequence[int],
+        *,
+        key: PRNGKeyArray,
     ):
         self.encoder = make_encoder(observation_shape, key=key)
         self.members = tuple(
@@ -31,9 +36,7 @@ class Critic(eqx.Module):
             for k in jax.random.split(key, ENSEMBLE_SIZE)
         )
 
-    def __call__(
-        self, observations: Shaped[Array, " B *obs"], actions: Float[Array, "*N B act"]
-    ) -> Float[Array, " members *N B"]:
+    def __call__(self, observations: Observations, actions: Float[Array, "*N B act"]) -> Float[Array, " members *N B"]:
         """The value that each member gives each pair; there may be several actions for each observation."""
         features = broadcast_rows(self.encoder(observations), actions)
         pairs = jnp.concatenate([features, actions], axis=-1)
@@ -46,11 +49,11 @@ class ValueFunction(eqx.Module):
     encoder: Encoder
     net: MLP
 
-    def __init__(self, observation_shape: tuple[int, ...], hidden: Sequence[int], *, key: PRNGKeyArray):
+    def __init__(self, observation_shape: tuple[int, ...] | DictShape, hidden: Sequence[int], *, key: PRNGKeyArray):
         self.encoder = make_encoder(observation_shape, key=key)
         self.net = MLP(self.encoder.size, hidden, 1, key=key, layer_norm=True)
 
-    def __call__(self, observations: Shaped[Array, " B *obs"]) -> Float[Array, " B"]:
+    def __call__(self, observations: Observations) -> Float[Array, " B"]:
         """The value of each row."""
         return self.net(self.encoder(observations))[..., 0]
 

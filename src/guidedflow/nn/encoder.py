@@ -1,28 +1,39 @@
 """From an observation to the features that a network's MLP sees: vectors as they are, pictures through IMPALA's net."""
 
 import math
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, Shaped, UInt8
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree, Shaped, UInt8
 
+from guidedflow.errors import SettingsError
 from guidedflow.nn.mlp import MLP, gelu_tanh
 from guidedflow.nn.pooling import max_pool
 from guidedflow.nn.products import convolve
+from guidedflow.types import DictShape, Normalization
 
 CHANNELS = (16, 32, 32)
 FEATURES = 512
+_T = TypeVar("_T")
+
+Observations = PyTree[Shaped[Array, "B ..."]]
+"""A batch of B: an array, or a dictionary of arrays as in ``Spec.observation_shape``."""
 
 
 class Flat(eqx.Module):
-    """Vectors, unchanged."""
+    """Vectors, unchanged or normalised."""
 
     size: int = eqx.field(static=True)
+    normalization: Normalization | None = eqx.field(static=True, default=None)
 
     def __call__(self, observations: Float[Array, "*batch obs"]) -> Float[Array, "*batch obs"]:
-        """The observations themselves."""
-        return observations
+        """The observations themselves, or (s - mean) / deviation."""
+        if self.normalization is None:
+            return observations
+        mean, deviation = (jnp.array(numbers, jnp.float32) for numbers in self.normalization)
+        return (observations - mean) / deviation
 
 
 class Conv(eqx.Module):
@@ -84,20 +95,54 @@ class Impala(eqx.Module):
         return gelu_tanh(self.dense(jax.nn.relu(x).reshape(x.shape[0], -1)))
 
 
-Encoder = Flat | Impala
+class Several(eqx.Module):
+    """The features of every entry of a dictionary end to end, each through an encoder of its own."""
+
+    names: tuple[str, ...] = eqx.field(static=True)
+    encoders: tuple["Encoder", ...]
+    size: int = eqx.field(static=True)
+
+    def __call__(self, observations: dict[str, Any]) -> Float[Array, "B features"]:
+        """The features, in the order of ``names``."""
+        pairs = zip(self.names, self.encoders, strict=True)
+        return jnp.concatenate([encoder(observations[name]) for name, encoder in pairs], axis=-1)
 
 
-def make_encoder(shape: tuple[int, ...], *, key: PRNGKeyArray) -> Encoder:
+Encoder = Flat | Impala | Several
+
+
+def make_encoder(shape: tuple[int, ...] | DictShape, *, key: PRNGKeyArray) -> Encoder:
     """The encoder for observations of this shape: (n,) is a vector, (height, width, channels) a picture.
 
     Args:
-        shape: of one observation.
+        shape: of one observation, as in ``Spec``.
         key: the network's own; what is drawn here does not disturb what the network draws from it.
     """
+    if isinstance(shape, DictShape):
+        names, shapes = zip(*shape.entries, strict=True)
+        encoders = tuple(make_encoder(one, key=jax.random.fold_in(key, i)) for i, one in enumerate(shapes))
+        return Several(names, encoders, sum(encoder.size for encoder in encoders))
     if len(shape) == 1:
         return Flat(shape[0])
     height, width, channels = shape
     return Impala((height, width, channels), key=jax.random.fold_in(key, 1))
+
+
+def normalized(networks: _T, normalization: Normalization) -> _T:
+    """A pytree of networks, their targets and Adam's state, in which every ``Flat`` normalises.
+
+    Raises:
+        SettingsError: there is none.
+    """
+
+    def is_flat(node: Any) -> bool:
+        return isinstance(node, Flat)
+
+    if not any(map(is_flat, jax.tree.leaves(networks, is_leaf=is_flat))):
+        raise SettingsError("normalize_observations: expected networks with encoders of guidedflow.nn, found none")
+    return jax.tree.map(
+        lambda node: Flat(node.size, normalization) if is_flat(node) else node, networks, is_leaf=is_flat
+    )
 
 
 def broadcast_rows(features: Float[Array, "..."], like: Shaped[Array, "..."]) -> Float[Array, "..."]:

@@ -7,11 +7,12 @@ from typing import Literal, NamedTuple, Self
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray, Shaped
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from guidedflow.nn.encoder import Encoder, make_encoder
+from guidedflow.nn.encoder import Encoder, Observations, make_encoder
 from guidedflow.nn.mlp import MLP
 from guidedflow.nn.products import dense
+from guidedflow.types import DictShape
 
 TimeInput = Literal["raw", "sinusoidal"]
 EMBEDDING_SIZE = 64
@@ -63,7 +64,7 @@ class VelocityField(eqx.Module):
 
     def __init__(
         self,
-        observation_shape: tuple[int, ...],
+        observation_shape: tuple[int, ...] | DictShape,
         action_size: int,
         hidden: Sequence[int],
         *,
@@ -75,11 +76,12 @@ class VelocityField(eqx.Module):
         self.net = MLP(self.encoder.size + action_size + time_size, hidden, action_size, key=key)
         self.time = time
 
-    def noise(self, observations: Shaped[Array, " B *obs"], key: PRNGKeyArray) -> Float[Array, "B act"]:
+    def noise(self, observations: Observations, key: PRNGKeyArray) -> Float[Array, "B act"]:
         """Noise z for a batch of observations: where a flow to their actions starts."""
-        return jax.random.normal(key, (observations.shape[0], self.net.biases[-1].shape[0]))
+        batch = jax.tree.leaves(observations)[0].shape[0]
+        return jax.random.normal(key, (batch, self.net.biases[-1].shape[0]))
 
-    def at(self, observations: Shaped[Array, " B *obs"]) -> Velocity:
+    def at(self, observations: Observations) -> Velocity:
         """The velocity at fixed observations; they and their share of the first layer are computed once, for all t.
 
         x may be (*N, B, act): several points for each observation.
@@ -110,7 +112,7 @@ def integrate(velocity: Velocity, noise: Float[Array, "*batch act"], steps: int)
 
 def matching_error(
     field: VelocityField,
-    observations: Shaped[Array, " B *obs"],
+    observations: Observations,
     actions: Float[Array, "B act"],
     noise: Float[Array, "B act"],
     t: Float[Array, "B 1"],

@@ -21,7 +21,7 @@ from guidedflow.suites.suite import SuccessTiming, Suite, Task
 if TYPE_CHECKING:
     import gymnasium
 
-    from guidedflow.types import Spec
+    from guidedflow.types import DictShape, Spec
 
 Maker = Callable[..., "gymnasium.Env"]
 """A function without required arguments that makes an environment; a class of environments is one."""
@@ -82,14 +82,20 @@ def environment_task(env: "str | Maker", *, spec: "Spec | None" = None) -> Task:
     spaces = _look(env, folder)
     suite = Environment(env, spaces, folder)
     seen, stack = spaces.observation, 1
-    if isinstance(seen, Mapping):
+    shape: tuple[int, ...] | DictShape
+    if isinstance(seen, Mapping) and spec is not None and spec.pictures:
+        shape, picture = spec.observation_shape, spec.pictures[0]
+        if picture in seen and len(seen[picture].shape) == 3:
+            stack = max(1, spec.inputs[picture][0][-1] // seen[picture].shape[-1])
+    elif isinstance(seen, Mapping):
         keys = spec.observation_keys if spec is not None and spec.observation_keys else None
         chosen = [name for name, _ in keys] if keys else list(seen)
-        shape: tuple[int, ...] = (sum(math.prod(seen[name].shape) for name in chosen if name in seen),)
+        shape = (sum(math.prod(seen[name].shape) for name in chosen if name in seen),)
     else:
         shape = seen.shape
-        if spec is not None and len(shape) == len(spec.observation_shape) == 3:
-            stack = max(1, spec.observation_shape[-1] // shape[-1])
+        wanted = spec.observation_shape if spec is not None else ()
+        if isinstance(wanted, tuple) and len(shape) == len(wanted) == 3:
+            stack = max(1, wanted[-1] // shape[-1])
             shape = (*shape[:-1], shape[-1] * stack)
     name = env if isinstance(env, str) else _name(env)
     return Task(
@@ -154,6 +160,8 @@ class Environment(Suite):
             raise DataError(f"{source}: {problem}")
 
     def _observation_problem(self, task: Task, spec: "Spec") -> str | None:
+        from guidedflow.types import is_picture
+
         seen, keys = self.spaces.observation, spec.observation_keys
         if isinstance(seen, Mapping):
             there = ", ".join(f"{name} {space.shape}" for name, space in seen.items())
@@ -163,11 +171,16 @@ class Environment(Suite):
                     f"shape {spec.observation_shape}; make the data from dictionaries with guidedflow data convert, or "
                     "wrap the environment in gymnasium.wrappers.FlattenObservation"
                 )
-            for name, shape in keys:
+            for name, (shape, dtype) in spec.inputs.items():
                 if name not in seen:
                     return f"observations/{name}: expected one of the entries of {task.id} ({there}), found no such"
-                if seen[name].shape != shape:
-                    return f"observations/{name}: expected {seen[name].shape}, as {task.id} has, found {shape}"
+                found = seen[name].shape
+                if name in spec.pictures and len(found) == 3:
+                    found = (*found[:-1], found[-1] * task.frame_stack)
+                if found != shape:
+                    return f"observations/{name}: expected {found}, as {task.id} has, found {shape}"
+                if is_picture(found, seen[name].dtype) != (name in spec.pictures):
+                    return f"observations/{name}: expected {seen[name].dtype}, as {task.id} has, found {dtype}"
             return None
         if keys:
             names = ", ".join(name for name, _ in keys)
@@ -180,9 +193,8 @@ class Environment(Suite):
                 f"observations: expected {task.observation_shape} a row, as {task.id} has, found "
                 f"{spec.observation_shape}"
             )
-        is_picture = len(seen.shape) == 3
         pixels = [str(dtype) == "uint8" for dtype in (spec.observation_dtype, seen.dtype)]
-        if pixels[0] > pixels[1] or (is_picture and pixels[0] != pixels[1]):
+        if pixels[0] > pixels[1] or (len(seen.shape) == 3 and pixels[0] != pixels[1]):
             return f"observations: expected {seen.dtype}, as {task.id} has, found {spec.observation_dtype}"
         return None
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # Workers make environments from suites, and need neither JAX
     import gymnasium
 
     from guidedflow.data.dataset import Dataset
-    from guidedflow.types import Spec
+    from guidedflow.types import DictShape, Spec
 
 SuccessTiming = Literal["post", "pre"]
 
@@ -33,7 +33,7 @@ class Task:
     """Name of its data; several tasks may share one data set."""
     environment: str
     """The environment's gymnasium id, or the name of the function that makes it."""
-    observation_shape: tuple[int, ...]
+    observation_shape: "tuple[int, ...] | DictShape"
     """Of what a policy sees, frames stacked."""
     action_size: int
     scored_by: Literal["success", "return"] = "success"
@@ -46,7 +46,7 @@ class Task:
     @property
     def is_visual(self) -> bool:
         """Whether it is seen in pictures."""
-        return len(self.observation_shape) == 3
+        return not isinstance(self.observation_shape, tuple) or len(self.observation_shape) == 3
 
     def gl_backend(self, *, films: bool = False) -> str | None:
         """The OpenGL backend that the processes of its environments are given; None where nothing is drawn.

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -67,7 +67,7 @@ def run_episodes(
         on_episode: called after each episode.
     """
     queues = [list(range(slot, episodes, env.slots)) for slot in range(env.slots)]
-    observations = np.zeros((env.slots, *spec.observation_shape), spec.observation_dtype)
+    observations = spec.observation(lambda shape, dtype: np.zeros((env.slots, *shape), dtype))
     running: list[EpisodeResult | None] = [None] * env.slots
     finished: list[EpisodeResult] = []
     key = jax.random.key(derived_seed(seed, "noise"))
@@ -88,7 +88,7 @@ def run_episodes(
                 episode = running[slot]
                 if outcome is None or episode is None:
                     continue
-                observations[slot] = outcome.observation
+                put(observations, slot, outcome.observation)
                 if isinstance(commands[slot], np.ndarray):
                     episode = running[slot] = _after(episode, outcome)
                 films.add(episode, outcome)
@@ -97,6 +97,12 @@ def run_episodes(
                     running[slot] = None
                     on_episode()
     return sorted(finished)
+
+
+def put(observations: Any, slot: int, seen: Any) -> None:
+    """Write what a slot saw into the arrays of all slots."""
+    for entry, new in zip(jax.tree.leaves(observations), jax.tree.leaves(seen), strict=True):
+        entry[slot] = new
 
 
 def _after(episode: EpisodeResult, outcome: Outcome) -> EpisodeResult:

@@ -75,7 +75,7 @@ class Evaluator:
             slots=min(settings.eval_slots, settings.eval_episodes),
             workers=workers,
             gl_backend=gl_backend,
-            observation_keys=spec.observation_keys,
+            spec=spec,
         )
 
     def __call__(

@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Key
 
 from guidedflow.agents import Agent
+from guidedflow.nn.encoder import normalized
 from guidedflow.seeding import derived_seed
 from guidedflow.settings import check
 from guidedflow.training.compilation import keep_compiled_programs
@@ -66,7 +67,11 @@ def init_agents(agent: type[Agent], members: Sequence[Member], spec: Spec) -> Ag
 
 @functools.partial(jax.jit, static_argnames=("agent", "spec"))
 def _build(configs: Any, keys: Key[Array, " members"], agent: type[Agent], spec: Spec) -> Agent:
-    return jax.vmap(lambda config, key: agent.build(config, spec, key))(configs, keys)
+    def build(config: Any, key: Key[Array, ""]) -> Agent:
+        built = agent.build(config, spec, key)
+        return built if spec.normalization is None else normalized(built, spec.normalization)
+
+    return jax.vmap(build)(configs, keys)
 
 
 @jax.jit

@@ -7,12 +7,14 @@ from typing import Any, NamedTuple, Self
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, Shaped
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, PyTree, Shaped
 
 from guidedflow.agents import Agent
+from guidedflow.data.augment import random_crops
 from guidedflow.data.dataset import Dataset
 from guidedflow.envs.vector import Reset, VectorEnv
 from guidedflow.seeding import derived_seed
+from guidedflow.training.episodes import put
 from guidedflow.training.members import on_all_devices, on_own_devices, over_members
 from guidedflow.training.settings import Member, TrainSettings
 from guidedflow.types import Batch, Spec
@@ -21,10 +23,10 @@ from guidedflow.types import Batch, Spec
 class Buffer(NamedTuple):
     """What one member saw online, in order; rows from ``size`` on are empty. Stacks along a leading axis of members."""
 
-    observations: Shaped[Array, " N *obs"]
+    observations: PyTree[Shaped[Array, "N ..."]]
     actions: Float[Array, "N act"]
     rewards: Float[Array, " N"]
-    next_observations: Shaped[Array, " N *obs"]
+    next_observations: PyTree[Shaped[Array, "N ..."]]
     masks: Float[Array, " N"]
     episodes: Int[Array, " N"]
     """The step at which a row's episode began."""
@@ -38,10 +40,10 @@ class Buffer(NamedTuple):
             return jnp.zeros((members, capacity, *shape), dtype)
 
         return cls(
-            observations=zeros(*spec.observation_shape, dtype=spec.observation_dtype),
+            observations=spec.observation(lambda shape, dtype: zeros(*shape, dtype=dtype)),
             actions=zeros(spec.action_size),
             rewards=zeros(),
-            next_observations=zeros(*spec.observation_shape, dtype=spec.observation_dtype),
+            next_observations=spec.observation(lambda shape, dtype: zeros(*shape, dtype=dtype)),
             masks=zeros(),
             episodes=zeros(dtype=jnp.int32),
             size=jnp.zeros(members, jnp.int32),
@@ -49,17 +51,21 @@ class Buffer(NamedTuple):
 
     def with_row(self, row: "Row") -> Self:
         """One row more."""
-        fields = {name: getattr(self, name).at[self.size].set(value) for name, value in row._asdict().items()}
+
+        def added(kept: Array, new: Array) -> Array:
+            return kept.at[self.size].set(new)
+
+        fields = {name: jax.tree.map(added, getattr(self, name), value) for name, value in row._asdict().items()}
         return self._replace(**fields, size=self.size + 1)
 
     def rows(self, rows: Int[Array, " B"]) -> Batch:
         """The transitions in the given rows."""
         following = jnp.minimum(rows + 1, self.size - 1)
         return Batch(
-            observations=self.observations[rows],
+            observations=jax.tree.map(lambda entry: entry[rows], self.observations),
             actions=self.actions[rows],
             rewards=self.rewards[rows],
-            next_observations=self.next_observations[rows],
+            next_observations=jax.tree.map(lambda entry: entry[rows], self.next_observations),
             masks=self.masks[rows],
             next_actions=self.actions[following],
             next_action_valid=(following > rows) & (self.episodes[following] == self.episodes[rows]),
@@ -99,17 +105,23 @@ def sample(dataset: Dataset, buffer: Buffer, key: PRNGKeyArray, batch_size: int,
 
 @jax.jit
 def explore(
-    agents: Agent, observations: Shaped[Array, " members *obs"], keys: Key[Array, " members"], step: Int[Array, ""]
+    agents: Agent,
+    observations: PyTree[Shaped[Array, "members ..."]],
+    keys: Key[Array, " members"],
+    step: Int[Array, ""],
 ) -> Float[Array, "members act"]:
     """One action for each member."""
 
-    def act(agent: Agent, observation: Array, key: Key[Array, ""], step: Array) -> Array:
-        return agent.exploration()(observation[None], _keys(key, step)[0])[0]
+    def act(agent: Agent, observation: PyTree[Array], key: Key[Array, ""], step: Array) -> Array:
+        batch = jax.tree.map(lambda entry: entry[None], observation)
+        return agent.exploration()(batch, _keys(key, step)[0])[0]
 
     return over_members(act, agents, observations, keys, shared=(step,))
 
 
-@functools.partial(jax.jit, static_argnames=("batch_size", "balanced"), donate_argnames=("agents", "buffers"))
+@functools.partial(
+    jax.jit, static_argnames=("batch_size", "balanced", "crop_probability"), donate_argnames=("agents", "buffers")
+)
 def store_and_update(
     agents: Agent,
     buffers: Buffer,
@@ -120,6 +132,7 @@ def store_and_update(
     *,
     batch_size: int,
     balanced: bool,
+    crop_probability: float,
 ) -> tuple[Agent, Buffer, dict[str, Float[Array, " members"]]]:
     """Put each member's newest row into its buffer and update it once."""
 
@@ -128,7 +141,9 @@ def store_and_update(
     ) -> tuple[Agent, Buffer, dict[str, Array]]:
         _, batch_key, update_key = _keys(key, step)
         buffer = buffer.with_row(row)
-        agent, metrics = agent.update(sample(dataset, buffer, batch_key, batch_size, balanced), update_key)
+        batch = sample(dataset, buffer, batch_key, batch_size, balanced)
+        batch = random_crops(batch, jax.random.fold_in(batch_key, 1), crop_probability)
+        agent, metrics = agent.update(batch, update_key)
         return agent, buffer, metrics
 
     return over_members(one, agents, buffers, rows, keys, shared=(dataset, step))
@@ -171,8 +186,7 @@ class OnlineSource:
         self._members = members
         self._settings = settings
         self._training_reward = training_reward
-        shape = (len(members), *self._spec.observation_shape)
-        self._observations = np.zeros(shape, self._spec.observation_dtype)
+        self._observations = self._spec.observation(lambda shape, dtype: np.zeros((len(members), *shape), dtype))
         self._episodes = np.full(len(members), -1)  # The step at which each began; -1: none is under way.
 
     def updates(
@@ -194,6 +208,7 @@ class OnlineSource:
                 jnp.int32(now),
                 batch_size=self._settings.batch_size,
                 balanced=self._settings.balanced_sampling,
+                crop_probability=self._settings.crop_probability,
             )
             collected.append(metrics)
         return agents, {name: np.stack([m[name] for m in collected], axis=1) for name in collected[0]}
@@ -204,17 +219,18 @@ class OnlineSource:
             return
         seeds = [derived_seed(member.seed, "online", step) for member in self._members]
         outcomes = self._env.exchange([Reset(seed) if new else None for seed, new in zip(seeds, begun, strict=True)])
-        self._observations = self._observations.copy()  # The last update may still be reading them: no copy was made.
+        # The last update may still be reading them: no copy was made.
+        self._observations = jax.tree.map(np.copy, self._observations)
         for i, outcome in enumerate(outcomes):
             if outcome is not None:
-                self._observations[i] = outcome.observation
+                put(self._observations, i, outcome.observation)
         self._episodes[begun] = step
 
     def _act(self, actions: np.ndarray) -> Row:
-        before, episodes = self._observations.copy(), self._episodes.copy()
+        before, episodes = jax.tree.map(np.copy, self._observations), self._episodes.copy()
         outcomes = self._env.exchange(list(self._spec.to_environment(actions)))
         seen = [outcome for outcome in outcomes if outcome is not None]
-        self._observations = np.stack([outcome.observation for outcome in seen])
+        self._observations = jax.tree.map(lambda *rows: np.stack(rows), *(outcome.observation for outcome in seen))
         over = np.array([outcome.terminated or outcome.truncated for outcome in seen])
         self._episodes[over] = -1
         return Row(

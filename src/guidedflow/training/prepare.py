@@ -74,10 +74,8 @@ def check_task(agent: type[Agent], task: Task | None, settings: TrainSettings) -
             raise SettingsError(
                 "online_steps: expected a task or an environment to act in, found data alone; name one with env"
             )
-        if task.is_visual:
-            raise SettingsError(f"online_steps: expected 0 for {task.id}: pictures are learned from offline only")
-    if task is not None and task.needs_opengl and settings.eval_episodes:
-        needed_backend(f"{task.id} (or train with eval_episodes 0)")
+    if task is not None and task.needs_opengl and (settings.eval_episodes or settings.online_steps):
+        needed_backend(task.id if settings.online_steps else f"{task.id} (or train with eval_episodes 0)")
 
 
 def check_memory(agent: type[Agent], trained: Sequence[Member], settings: TrainSettings, spec: Spec) -> None:

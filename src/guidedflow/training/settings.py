@@ -36,6 +36,8 @@ class TrainSettings:
     """B: transitions a step."""
     crop_probability: Fraction = 0.5
     """Pixels: how often a batch's pictures are shifted at random by up to 3 pixels (random crops of padded ones)."""
+    normalize_observations: bool = False
+    """Vectors: networks subtract the data's mean and divide by its deviation; both are stored with the policy."""
     log_every: Count = 250
     """Steps between rows of metrics, each a mean over its steps. Divides the intervals below."""
     eval_every: Count = 100_000

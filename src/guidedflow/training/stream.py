@@ -30,7 +30,7 @@ def stays_on_disk(dataset: Dataset) -> bool:
     if not dataset.is_on_disk or jax.default_backend() == "cpu":
         return dataset.is_on_disk
     limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit", 0)
-    return dataset.observations.nbytes > limit / 2
+    return dataset.bytes_on_disk > limit / 2
 
 
 class DiskSource:
@@ -49,7 +49,7 @@ class DiskSource:
         self._settings = settings
         self._stop = stop
         rows = dataset.window(dataset.transitions[:1])
-        step_bytes = sum(np.asarray(leaf).nbytes for leaf in rows) * settings.batch_size
+        step_bytes = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(rows)) * settings.batch_size
         self.piece = max(1, min(PIECE_STEPS, PIECE_BYTES // (step_bytes * len(keys))))
         """Steps whose batches are read at once."""
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="guidedflow-reader")
@@ -114,8 +114,7 @@ class DiskSource:
         indices = _indices(self._keys, jnp.int32(step), self._dataset.size, self._settings.batch_size, self.piece)
         rows = np.asarray(self._dataset.transitions)[np.asarray(indices)]
         window = self._dataset.window(rows.ravel())
-        shaped = (np.asarray(leaf).reshape(*rows.shape, *leaf.shape[1:]) for leaf in window)
-        return Window(*on_own_devices(tuple(shaped)))
+        return on_own_devices(jax.tree.map(lambda leaf: np.asarray(leaf).reshape(*rows.shape, *leaf.shape[1:]), window))
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))

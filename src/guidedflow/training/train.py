@@ -198,6 +198,8 @@ def _start(
     options = execution.options(resolved.train)
     if env is None:
         data, record = load_data(known, dataset, data_dir)
+    if resolved.train.normalize_observations:
+        data = data.normalized()
     agent.check_spec(data.spec)
     check_needs(agent, data)
     check_memory(agent, trained, resolved.train, data.spec)
@@ -221,6 +223,7 @@ def _continue(
     settings, config = _extended(saved, extend_to)
     options = execution.options(settings)
     data, record = load_data_again(saved, task, dataset, data_dir)
+    data = dataclasses.replace(data, normalization=saved.spec.normalization)
     if data.spec != saved.spec or not data.matches(saved.config.data.fingerprint):
         raise DataError(
             f"{record.source}: expected the data of the run ({saved.config.data.fingerprint}), found other data "

@@ -173,7 +173,7 @@ class Trainer:
         """The source of the updates that come next: of those after the offline ones it is the environment."""
         if self.step < self.settings.steps:
             if stays_on_disk(self._dataset):
-                size = self._dataset.observations.nbytes
+                size = self._dataset.bytes_on_disk
                 amount = f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
                 logger.info("%s of observations stay on the disk; batches are read ahead of the updates", amount)
                 source = DiskSource(self._dataset, self._keys, self.settings, stop=self.settings.steps)
@@ -185,7 +185,8 @@ class Trainer:
             functools.partial(suite.make_env, task, success_timing=self.settings.success_timing),
             slots=len(self.members),
             workers=self._workers,
-            observation_keys=self._dataset.spec.observation_keys,
+            gl_backend=task.gl_backend(),
+            spec=self._dataset.spec,
         )
         reward = functools.partial(suite.training_reward, task)
         env = self._stack.enter_context(env)

@@ -42,9 +42,9 @@ def find_format(path: Path | str) -> Format:
 def load(path: Path | str, frame_stack: int | None = None) -> Dataset:
     """The data set in a file or folder of the user's own: an npz or HDF5 file of arrays, or a Minari data set.
 
-    Files have the fields of ``Dataset.from_arrays``: observations, actions, terminals, and optionally rewards,
-    timeouts, final_observation and the number frame_stack. What ``guidedflow data convert`` wrote also knows its
-    observations' keys and its actions' range.
+    Files have the fields of ``Dataset.from_arrays``: observations (of dictionaries each entry, as observations/NAME),
+    actions, terminals, and optionally rewards, timeouts, final_observation and the number frame_stack. What
+    ``guidedflow data convert`` wrote also knows its observations' keys and its actions' range.
 
     Args:
         path: where it is.

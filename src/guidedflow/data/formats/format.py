@@ -2,16 +2,15 @@
 
 import dataclasses
 import reprlib
-import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from guidedflow.data.dataset import MOST_FRAMES, Dataset
+from guidedflow.data.dataset import ENTRY, MOST_FRAMES, Dataset
 from guidedflow.errors import DataError
-from guidedflow.types import Spec, is_picture
+from guidedflow.types import Spec
 
 REQUIRED = ("observations", "actions", "terminals")
 OPTIONAL = ("rewards", "timeouts", "final_observation")
@@ -87,7 +86,8 @@ def dataset_of(
     """A data set from a file's arrays.
 
     Args:
-        arrays: the fields of ``Dataset.from_arrays``, and perhaps the number ``frame_stack``.
+        arrays: the fields of ``Dataset.from_arrays``, and perhaps the number ``frame_stack``. Without ``observations``
+            the arrays ``observations/NAME`` are the entries of dictionaries.
         path: where they come from.
         metadata: what the file says of itself; its ``spec`` knows what ``convert`` was told.
         frame_stack: as in ``Format.load``.
@@ -96,20 +96,40 @@ def dataset_of(
         DataError: a field is missing or malformed.
     """
     check_names(arrays, path)
-    fields = {name: arrays[name] for name in (*REQUIRED, *OPTIONAL) if name in arrays}
+    spec = _spec(metadata, path)
+    fields: dict[str, Any] = {name: arrays[name] for name in (*REQUIRED, *OPTIONAL) if name in arrays}
+    if "observations" not in fields:
+        fields["observations"] = _entries(arrays, spec, path)
     stored = np.asarray(arrays.get("frame_stack", 1)).tolist()
     if not isinstance(stored, int) or not 1 <= stored <= MOST_FRAMES:
         raise DataError(f"{path}: frame_stack: expected 1 to {MOST_FRAMES}, found {reprlib.repr(stored)}")
     dataset = Dataset.from_arrays(**fields, frame_stack=stored, source=str(path))
-    if metadata is not None and "spec" in metadata:
-        try:
-            spec = Spec.from_json(metadata["spec"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DataError(f"{path}: metadata: expected the spec of the arrays, found: {error}") from error
-        if spec[:3] != dataset.spec[:3]:
-            raise DataError(f"{path}: metadata: expected the spec of the arrays, {dataset.spec[:3]}, found {spec[:3]}")
-        dataset = dataclasses.replace(dataset, observation_keys=spec.observation_keys, action_range=spec.action_range)
+    if spec is not None:
+        found = dataset.spec
+        if spec[:3] != found[:3] or (found.observation_keys and spec.observation_keys != found.observation_keys):
+            raise DataError(f"{path}: metadata: expected the spec of the arrays, {found[:3]}, found {spec[:3]}")
+        keys = dataset.observation_keys or spec.observation_keys
+        dataset = dataclasses.replace(dataset, observation_keys=keys, action_range=spec.action_range)
     return dataset if frame_stack is None else dataset.with_frame_stack(frame_stack)
+
+
+def _spec(metadata: Mapping[str, Any] | None, path: Path) -> Spec | None:
+    if metadata is None or "spec" not in metadata:
+        return None
+    try:
+        return Spec.from_json(metadata["spec"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{path}: metadata: expected the spec of the arrays, found: {error}") from error
+
+
+def _entries(arrays: Mapping[str, np.ndarray], spec: Spec | None, path: Path) -> dict[str, np.ndarray]:
+    """The entries of dictionary observations, in the order of the spec or, without one, of the file."""
+    there = {name.removeprefix(ENTRY): array for name, array in arrays.items() if name.startswith(ENTRY)}
+    order = list(there) if spec is None else [name for name, _ in spec.observation_keys]
+    missing = [name for name in order if name not in there]
+    if missing:
+        raise DataError(f"{path}: {ENTRY}{missing[0]}: expected an entry, as its metadata says, found none")
+    return {name: there[name] for name in order}
 
 
 def current_names(arrays: dict[str, Any]) -> dict[str, Any]:
@@ -119,18 +139,8 @@ def current_names(arrays: dict[str, Any]) -> dict[str, Any]:
 
 def check_names(arrays: Mapping[str, Any], path: Path) -> None:
     """Raise DataError unless the fields of ``REQUIRED`` are there."""
-    if set(REQUIRED) <= set(arrays):
+    there = {"observations" if name.startswith(ENTRY) else name for name in arrays}
+    if set(REQUIRED) <= there:
         return
-    prefix = "observations/"
-    entries = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-    if entries and "observations" not in arrays:
-        pictures = [name for name, array in entries.items() if is_picture(array.shape[1:], array.dtype)]
-        keys = " ".join(shlex.quote(name) for name in entries if name not in pictures)
-        command = f"guidedflow data convert {shlex.quote(str(path))} NEW.npz --observation-keys {keys}"
-        raise DataError(
-            f"{path}: observations: expected one array, found a dictionary with the entries {', '.join(entries)}; make "
-            f"vectors of them with `{command}`"
-            + (f" (pictures, {', '.join(pictures)}, cannot be part of a vector)" if pictures else "")
-        )
     wanted = f"{', '.join(REQUIRED)} and optionally {', '.join(OPTIONAL)}"
     raise DataError(f"{path}: expected the fields {wanted}, found {', '.join(sorted(arrays)) or 'no arrays'}")
