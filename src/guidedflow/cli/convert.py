@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from tyro.conf import Positional
 
-from guidedflow.cli.show import optional
+from guidedflow.cli.show import INSTRUCTION, REWARD, Reward, optional
 from guidedflow.errors import SettingsError
 
 
@@ -17,8 +17,8 @@ class Convert:
     interrupted: ClassVar[str] = "interrupted; no file was made"
 
     source: Annotated[Positional[Path], optional("SOURCE")]
-    """An npz file of arrays, an HDF5 file as D4RL's, a Minari data set's folder, or a folder of episodes, each an npz
-    or HDF5 file."""
+    """An npz file of arrays, an HDF5 file as D4RL's or robomimic's, a LeRobot or Minari data set's folder, or a folder
+    of episodes, each an npz or HDF5 file."""
     output: Annotated[Positional[Path], optional("OUTPUT")]
     """The new npz file, for guidedflow train."""
     observation_keys: Annotated[tuple[str, ...], optional("NAME ...")] = ()
@@ -31,6 +31,10 @@ class Convert:
     """See --action-low."""
     frame_stack: int = 1
     """Of how many pictures, a step's own and those before it, an observation is made; in dictionaries each picture."""
+    reward: Annotated[Reward | None, REWARD] = None
+    """Rewards of LeRobot's and robomimic's data; success: 1 where a step succeeds, else 0; step-cost: 0, else -1."""
+    instruction: Annotated[str | None, INSTRUCTION] = None
+    """Of LeRobot's data: the text of the only task to keep."""
 
     def __call__(self) -> int:
         """Print the path of the file that was made."""
@@ -47,6 +51,8 @@ class Convert:
             observation_keys=keys or None,
             action_range=self.action_range or declared,
             frame_stack=self.frame_stack,
+            reward=self.reward,
+            instruction=self.instruction,
         )
         print(path)
         return 0

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional
 
-from guidedflow.cli.show import DATA_DIR, Flag, optional, print_fitting, print_json
+from guidedflow.cli.show import DATA_DIR, INSTRUCTION, REWARD, Flag, Reward, optional, print_fitting, print_json
 
 MOST_ACTIONS = 10
 """Rows of the table of actions; more would not fit on a screen beside the rest."""
@@ -19,9 +19,13 @@ class Inspect:
     """Show what is in a data file, what is wrong with it and what is worth a look."""
 
     what: Annotated[Positional[str], optional("TASK_OR_PATH")]
-    """A task's id, the name of its data, an npz or HDF5 file, or a Minari data set's folder."""
+    """A task's id, the name of its data, an npz or HDF5 file, or a LeRobot or Minari data set's folder."""
     data_dir: Annotated[Path | None, DATA_DIR] = None
     """Folder of the data files."""
+    reward: Annotated[Reward | None, REWARD] = None
+    """Rewards of LeRobot's and robomimic's data; success: 1 where a step succeeds, else 0; step-cost: 0, else -1."""
+    instruction: Annotated[str | None, INSTRUCTION] = None
+    """Of LeRobot's data: the text of the only task to look at."""
     html: Annotated[Path | None, optional("PAGE.html")] = None
     """Also write a page with histograms and, of cameras, pictures; one file, replaced if it exists."""
     json: Flag = False
@@ -33,13 +37,14 @@ class Inspect:
         from guidedflow.data.inspect import inspect
         from guidedflow.suites import find_data_task
 
+        options: dict[str, Any] = {"reward": self.reward, "instruction": self.instruction}
         if formats.is_data(self.what):
-            found = inspect(self.what, html=self.html)
+            found = inspect(self.what, html=self.html, **options)
         else:
             task = find_data_task(self.what)
             path = task.suite.find_data(task, self.data_dir)
             load, is_success = functools.partial(task.suite.load, task), task.scored_by == "success"
-            found = inspect(path, load, ends_at_success=is_success, html=self.html)
+            found = inspect(path, load, ends_at_success=is_success, html=self.html, **options)
         if self.json:
             tables = ("fields", "actions", "observations", "pictures", "gaps")
             rows = {name: [row._asdict() for row in getattr(found, name) or ()] for name in tables}

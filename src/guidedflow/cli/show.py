@@ -1,7 +1,7 @@
 """What several commands' options and outputs have in common."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 import tyro
 
@@ -16,6 +16,9 @@ def optional(metavar: str, default: str = "") -> Any:
 DATA_DIR = optional("PATH", "$GUIDEDFLOW_DATA or ~/.guidedflow/data, then ~/.ogbench/data")
 NEW_DATA_DIR = optional("PATH", "$GUIDEDFLOW_DATA or ~/.guidedflow/data")
 WORKERS = optional("INT", "one a core")
+REWARD = optional("{recorded,success,step-cost,none}", "recorded, else success, else none")
+INSTRUCTION = optional("TEXT", "all tasks")
+Reward = Literal["recorded", "success", "step-cost", "none"]
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 

@@ -11,7 +11,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
 from guidedflow.cli.parse import Assignments, given_options, value_of
-from guidedflow.cli.show import DATA_DIR, WORKERS, Flag, optional
+from guidedflow.cli.show import DATA_DIR, INSTRUCTION, REWARD, WORKERS, Flag, Reward, optional
 from guidedflow.errors import Interrupted, RunError, SettingsError
 
 
@@ -20,11 +20,15 @@ class Train:
     """Train an agent on a task, on an environment of your own, or on your own data."""
 
     task: Annotated[Positional[str | None], optional("TASK")] = None
-    """A task's id; or data of your own: an npz or HDF5 file, or a Minari data set's folder."""
+    """A task's id; or data of your own: an npz or HDF5 file, one of robomimic, or a LeRobot or Minari set's folder."""
     env: Annotated[str | None, optional("ENV")] = None
     """Evaluate in this environment of your own: a gymnasium id, or module:function that makes one."""
     dataset: Annotated[Path | None, optional("PATH")] = None
-    """Learn from this npz or HDF5 file or Minari data set, in place of the task's data."""
+    """Learn from this file or folder of data of your own, in place of the task's data."""
+    reward: Annotated[Reward | None, REWARD] = None
+    """Rewards of LeRobot's and robomimic's data; success: 1 where a step succeeds, else 0; step-cost: 0, else -1."""
+    instruction: Annotated[str | None, INSTRUCTION] = None
+    """Of LeRobot's data: the text of the only task to learn."""
     agent: str = "gfp"
     """The algorithm, by name or as module:Class; it decides which of its own options there are below."""
     preset: Literal["quick", "published"] = "published"
@@ -134,7 +138,8 @@ def _train(options: Train, given: dict[str, Any]) -> int:
         if options.resume is not None:
             if options.run_dir is not None:
                 raise SettingsError("--run-dir: expected none beside --resume, which names the run's folder itself")
-            same: dict[str, Any] = {name: given[name] for name in ("agent", "preset", "sweep") if name in given}
+            told = ("agent", "preset", "sweep", "reward", "instruction")
+            same: dict[str, Any] = {name: given[name] for name in told if name in given}
             if options.task is not None:
                 same["task"] = options.task
             run = gf.resume(options.resume, extend_to=options.extend_to, **same, **common, **settings)
@@ -143,7 +148,8 @@ def _train(options: Train, given: dict[str, Any]) -> int:
                 raise SettingsError("--extend-to: expected --resume RUN, the run that is to be extended, found none")
             if options.task is None and options.dataset is None and options.env is None:
                 raise SettingsError("expected TASK, which guidedflow tasks lists, or --dataset PATH, found none")
-            chosen: dict[str, Any] = {name: getattr(options, name) for name in ("agent", "preset", "run_dir")}
+            names = ("agent", "preset", "run_dir", "reward", "instruction")
+            chosen: dict[str, Any] = {name: getattr(options, name) for name in names}
             run = gf.train(options.task, sweep=options.sweep or None, **chosen, **common, **settings)
     except Interrupted as stop:
         again = f"guidedflow train --resume {shlex.quote(str(stop.path))}"

@@ -18,12 +18,16 @@ from guidedflow.data.dataset import (
     is_observation,
     numbers,
 )
-from guidedflow.data.formats import SUFFIXES, Format, Recording, find_format, is_data
+from guidedflow.data.formats import FORMATS, SUFFIXES, Format, Recording, find_format, is_data, npz
+from guidedflow.data.formats import options as formats_options
 from guidedflow.data.formats.format import OPTIONAL, REQUIRED, current_names
+from guidedflow.data.pictures import StoredPictures
 from guidedflow.errors import DataError, SettingsError
 from guidedflow.files import whole_file
 from guidedflow.types import ActionRange, ObservationKeys, Spec, flattened, is_picture, named
 
+_PIECE = 2**24
+"""Bytes that are written at once."""
 Bound = int | float | Sequence[int | float] | np.ndarray
 EPISODE_REQUIRED = ("observations", "actions")
 EPISODE_OPTIONAL = ("rewards", "terminals", "timeouts", "terminated")
@@ -36,26 +40,31 @@ def convert(
     observation_keys: Sequence[str] | None = None,
     action_range: Literal["measured"] | tuple[Bound, Bound] | None = None,
     frame_stack: int = 1,
+    reward: str | None = None,
+    instruction: str | None = None,
 ) -> Path:
     """Make a file that ``train`` and ``load_dataset`` take from data of your own (docs/data.md).
 
     Args:
-        source: arrays by name; or a path: an npz or HDF5 file of such arrays; a Minari data set's folder, in which
-            ``data`` lies; or a folder of episodes, each an npz or HDF5 file, taken in the order of their names. The
-            fields are those of ``Dataset.from_arrays``. Dictionary observations are a mapping, a group, or
-            entries named ``observations/NAME``. An episode has T actions, T observations or T + 1, and optionally T
-            ``rewards``, ``terminals`` and ``timeouts``, or a single flag ``terminated``; it counts as cut off if none
-            of them says that it terminated.
+        source: arrays by name; or a path: an npz or HDF5 file of such arrays; a file of robomimic; the folder of a
+            LeRobot data set (``meta`` and ``data`` lie in it) or of a Minari one (``data`` does); or a folder of
+            episodes, each an npz or HDF5 file, taken in the order of their names. The fields are those of
+            ``Dataset.from_arrays``. Dictionary observations are a mapping, a group, or entries named
+            ``observations/NAME``. An episode has T actions, T observations or T + 1, and optionally T ``rewards``,
+            ``terminals`` and ``timeouts``, or a single flag ``terminated``; it counts as cut off if none of them says
+            that it terminated.
         output: the new npz file.
-        observation_keys: the entries of dictionary observations, in order; those that are not named are left out. A
-            nested entry is ``OUTER/INNER``. Pictures (uint8 of height x width x channels) stay apart, all others make
-            one vector, each flattened first.
+        observation_keys: the entries of dictionary observations, in order; those that are not named are left out.
+            None: all, where the data is LeRobot's or robomimic's. A nested entry is ``OUTER/INNER``. Pictures (uint8 of
+            height x width x channels) stay apart, all others make one vector, each flattened first.
         action_range: what is stored as [-1, 1], a range for each dimension: ``measured``, from the lowest to the
             highest action of the data, or a pair (low, high) of numbers or of d numbers each. A dimension whose
             measured bounds are equal is stored as 0, and policies always give its one value. None: the actions are
             in [-1, 1] already.
         frame_stack: of how many pictures, a step's own and those before it, an observation is made; of a vector beside
             pictures it has the step's own alone.
+        reward: of a robot's recordings: see ``load_dataset``.
+        instruction: of a robot's recordings: see ``load_dataset``.
 
     Returns:
         ``output``.
@@ -69,7 +78,12 @@ def convert(
     order = _order(observation_keys)
     parts: list[_Part] = []
     keys: ObservationKeys = ()
-    for raw in _recordings(source):
+    pictures: dict[str, StoredPictures] = {}
+    for recorded in _recordings(source, {"reward": reward, "instruction": instruction}):
+        pictures |= {name: value for name, value in recorded.fields.items() if isinstance(value, StoredPictures)}
+        # In their place something of their shape that takes no memory: they are decoded when they are written.
+        shown = {name: np.broadcast_to(np.uint8(0), pictures[name].shape) for name in pictures}
+        raw = recorded._replace(fields=recorded.fields | shown)
         keys = keys if parts else _keys(raw, order)
         parts.append(_checked(raw, keys, parts[0] if parts else None, unit_actions=action_range is None))
     if not parts:
@@ -88,9 +102,20 @@ def convert(
     keys = spec.observation_keys or keys
     metadata = _metadata(name, spec._replace(observation_keys=keys, action_range=bounds))
     output.parent.mkdir(parents=True, exist_ok=True)
+    arrays = {name: np.asarray(value) for name, value in {**fields, "metadata": json.dumps(metadata)}.items()}
     with whole_file(output) as file:
-        np.savez(file, **fields, metadata=np.array(json.dumps(metadata)))  # Not compressed: it is read much faster.
+        pieces = {
+            name: (array.shape, array.dtype, pictures[name].pieces() if name in pictures else _pieces(array))
+            for name, array in arrays.items()
+        }
+        npz.write(file, pieces, is_compressed=False)  # It is read much faster.
     return output
+
+
+def _pieces(array: np.ndarray) -> Iterator[np.ndarray]:
+    """An array along its first axis, some megabytes at a time: pictures may be a map of a file."""
+    rows = max(1, _PIECE // max(1, array[:1].nbytes)) if array.ndim else 1
+    return iter([array]) if not array.ndim else (array[row : row + rows] for row in range(0, len(array), rows))
 
 
 def _metadata(source: str, spec: Spec) -> dict[str, Any]:
@@ -121,8 +146,11 @@ class _Part(NamedTuple):
     fields: dict[str, np.ndarray]
 
 
-def _recordings(source: Any) -> Iterator[Recording]:
+def _recordings(source: Any, options: Mapping[str, Any]) -> Iterator[Recording]:
     if isinstance(source, Mapping):
+        given = [name for name, value in options.items() if value is not None]
+        if given:
+            raise SettingsError(f"{given[0]}: expected none for arrays, which have the rewards that they come with")
         yield Recording("arrays", current_names(named(source)), is_episode=False)
         return
     if not isinstance(source, str | Path):
@@ -131,12 +159,20 @@ def _recordings(source: Any) -> Iterator[Recording]:
     if path.is_dir() and not is_data(path):
         files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
         if not files:
-            kinds = f"episodes ({', '.join(SUFFIXES)} files) or a Minari data set (a folder data)"
-            raise DataError(f"{path}: expected {kinds} in it, found neither")
+            kinds = (
+                f"episodes ({', '.join(SUFFIXES)} files), a LeRobot data set (folders meta and data) or a Minari one "
+                "(a folder data)"
+            )
+            raise DataError(f"{path}: expected {kinds} in it, found none of them")
         for file in files:
-            yield Recording(str(file), dict(_recorded(file).read(file)), is_episode=True)
+            known = _recorded(file)
+            if known is FORMATS["robomimic"]:
+                raise DataError(
+                    f"{file}: expected one episode, found demonstrations of robomimic; convert it by itself"
+                )
+            yield Recording(str(file), dict(known.read(file, **formats_options(file, **options))), is_episode=True)
     else:
-        yield from _recorded(path).recordings(path)
+        yield from _recorded(path).recordings(path, **formats_options(path, **options))
 
 
 def _recorded(path: Path) -> Format:
@@ -171,6 +207,8 @@ def _keys(recording: Recording, order: Sequence[str]) -> ObservationKeys:
             raise SettingsError(f"observation_keys: expected none, for observations of {recording.name} are one array")
         return ()
     there = ", ".join(entries)
+    if not order and recording.has_order:
+        order = [*entries]
     if not order:
         raise DataError(
             f"{recording.name}: observations: expected the order of their entries, as observation_keys "

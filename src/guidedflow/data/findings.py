@@ -296,8 +296,8 @@ def gap_finding(gaps: Gaps) -> str:
     where = f"after step {step} of episode {episode}"
     if gaps.field == "observations":
         return (
-            f"the observation jumps {where}, by {gaps.largest:.0f} times what 90% of the steps change it ({more}): a gap "
-            "in the recording, or a reset without the end of an episode"
+            f"the observation jumps {where}, by {gaps.largest:.0f} times what 90% of the steps change it ({more}): a "
+            "gap in the recording, or a reset without the end of an episode"
         )
     if gaps.largest <= 0:
         return f"{gaps.field}: the time does not go on {where} ({more})"

@@ -92,20 +92,24 @@ def inspect(
     load: Callable[[Path], Dataset] | None = None,
     *,
     ends_at_success: bool = False,
+    reward: str | None = None,
+    instruction: str | None = None,
     html: Path | str | None = None,
 ) -> Inspection:
     """Look at a file or folder as training would, and then as a person would.
 
     Args:
-        path: an npz or HDF5 file, or a Minari data set's folder.
+        path: an npz or HDF5 file, or the folder of a LeRobot or Minari data set.
         load: loads it as a task's data, with the task's rewards; None: by the fields that it has.
         ends_at_success: whether the task's terminal states are its successes. Else an episode's success is known only
             from a field ``success`` of the file, true in any of its steps.
+        reward: of a robot's recordings: see ``load_dataset``.
+        instruction: of a robot's recordings: see ``load_dataset``.
         html: a file that ends in .html, for a page with histograms and pictures; one that exists is replaced.
 
     Raises:
         DataError: it is of no known format, or cannot be read at all.
-        SettingsError: ``html`` does not end in .html.
+        SettingsError: an option does not fit the data, or ``html`` does not end in .html.
         OSError: the page cannot be written.
     """
     path = Path(path)
@@ -113,14 +117,15 @@ def inspect(
         raise SettingsError(f"{html}: expected the name of a page that ends in .html")
     # A suite may bring a format of its own, which it alone can read.
     known = None if load is not None and not formats.is_data(path) else formats.find_format(path)
-    content = {} if known is None else known.read(path)
+    options = {} if known is None else formats.options(path, reward=reward, instruction=instruction)
+    content = {} if known is None else known.read(path, **options)
     fields = [_field(name, array) for name, array in content.items() if name != "metadata"]
     recorded = {name: content[name] for name in RECORDED if name in content}
     del content  # Loading reads it again; together they might not fit into memory.
     found, dataset = Inspection(path, _made_by(formats.metadata(path)), None, fields, [], []), None
     try:
         found = found._replace(checksums=None if known is None else known.checksums(path))
-        dataset = (load or formats.load)(path)
+        dataset = load(path) if load is not None else formats.load(path, **options)
     except DataError as error:
         found = found._replace(problems=[str(error)])
     else:

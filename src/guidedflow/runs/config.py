@@ -34,6 +34,8 @@ class DataRecord:
     episodes: int
     made_by: Mapping[str, Any] | None
     """What data made or converted by this package says of itself; None for any other."""
+    reading: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """What was asked for of a robot's recordings: reward, instruction."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,10 +91,14 @@ class RunConfig:
 
         Args:
             wanted: values by the names of settings, or of task (its id, or the path of data without one), agent,
-                preset and sweep.
+                preset, sweep, reward and instruction.
         """
         found: dict[str, Any] = {**self.settings, **self.config, "agent": self.agent, "preset": self.preset}
-        found |= {"sweep": dict(self.sweep), "task": self.data.source if self.task is None else self.task}
+        found |= {
+            "sweep": dict(self.sweep),
+            **self.data.reading,
+            "task": self.data.source if self.task is None else self.task,
+        }
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in wanted.items()}
         return [f"{name} {found.get(name)} -> {value}" for name, value in plain.items() if found.get(name) != value]
 
@@ -158,6 +164,7 @@ class RunConfig:
                 transitions=data["transitions"],
                 episodes=data["episodes"],
                 made_by=data.get("made_by"),
+                reading={str(name): str(value) for name, value in data.get("reading", {}).items()},
             ),
             versions={name: str(version) for name, version in saved["versions"].items()},
             device=str(saved["device"]),

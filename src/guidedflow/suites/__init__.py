@@ -74,22 +74,38 @@ def find_data_task(name: str) -> Task:
     return next((task for task in tasks() if task.dataset == name), None) or find_task(name)
 
 
-def load_dataset(task: str | Path, data_dir: Path | str | None = None) -> "Dataset":
+def load_dataset(
+    task: str | Path,
+    data_dir: Path | str | None = None,
+    *,
+    reward: str | None = None,
+    instruction: str | None = None,
+) -> "Dataset":
     """The data of a task, with that task's rewards, or data of your own.
 
     Args:
-        task: an id as ``guidedflow tasks`` lists it; or a path: an npz or HDF5 file, or a Minari data set's folder.
+        task: an id as ``guidedflow tasks`` lists it; or a path: an npz or HDF5 file, one of robomimic, or the folder of
+            a LeRobot or Minari data set.
         data_dir: the folder to look into; None: where the task's suite keeps its data, by default ``$GUIDEDFLOW_DATA``
             or ``~/.guidedflow/data``.
+        reward: of LeRobot's and robomimic's data: ``recorded`` rewards; ``success``, 1 for a step that succeeded and
+            else 0; ``step-cost``, 0 for a step that succeeded and else -1; or ``none``. None: recorded ones where there
+            are some, else success, else none. Unless it is none, an episode ends at its first success.
+        instruction: of LeRobot's data: the text of the only task that is read; None: all tasks.
 
     Raises:
-        SettingsError: unknown task.
+        SettingsError: unknown task, or an option that the data does not have.
         DataError: there is no data, and how to get it; or it is damaged.
     """
     from guidedflow.data import formats
 
     if formats.is_data(task):
-        return formats.load(task)
+        return formats.load(task, reward=reward, instruction=instruction)
+    for name, value in (("reward", reward), ("instruction", instruction)):
+        if value is not None:
+            raise SettingsError(
+                f"{name}: expected none for {task}, which is no file or folder of data, found {value!r}"
+            )
     known = find_task(str(task))
     return known.suite.load(known, known.suite.find_data(known, None if data_dir is None else Path(data_dir)))
 

@@ -30,14 +30,14 @@ logger = logging.getLogger("guidedflow")
 
 
 def own_environment(
-    env: Any, task: str | Path | None, dataset: Dataset | Path | str | None
+    env: Any, task: str | Path | None, dataset: Dataset | Path | str | None, reading: Mapping[str, str]
 ) -> tuple[Task, Dataset, DataRecord]:
     """An environment of the user's own as a task, and the data to learn from, checked against each other."""
     if task is not None:
         raise SettingsError(f"env: expected none beside the task {task}, which has its own environment")
     if dataset is None:
         raise SettingsError("dataset: expected data to learn from beside an environment of your own, found none")
-    data, record = load_data(None, dataset, None)
+    data, record = load_data(None, dataset, None, reading)
     known = environment_task(env, spec=data.spec)
     known.suite.check(known, data.spec, "dataset" if record.source == IN_MEMORY else record.source)
     return known, data, record
@@ -108,16 +108,31 @@ def _bytes(tree: Any) -> int:
 
 
 def load_data(
-    task: Task | None, dataset: Dataset | Path | str | None, data_dir: Path | str | None, path: Path | None = None
+    task: Task | None,
+    dataset: Dataset | Path | str | None,
+    data_dir: Path | str | None,
+    reading: Mapping[str, str],
+    path: Path | None = None,
 ) -> tuple[Dataset, DataRecord]:
-    """The data to learn from, checked against the task; ``path`` says where a task's lies, if that is known."""
+    """The data to learn from, checked against the task.
+
+    Args:
+        task: what is learned, if it is a task.
+        dataset: data of the user's own; None: the task's.
+        data_dir: where the task's data lies; None: where its suite keeps it.
+        reading: options of reading data of the user's own, as ``formats.load`` takes them.
+        path: of the task's data, if it is known.
+    """
+    if reading and not isinstance(dataset, str | Path):
+        name, value = next(iter(reading.items()))
+        raise SettingsError(f"{name}: expected none without a file or folder of data of your own, found {value!r}")
     if dataset is None:
         assert task is not None
         path = path or task.suite.find_data(task, None if data_dir is None else Path(data_dir)).absolute()
         data = task.suite.load(task, path)
     elif isinstance(dataset, str | Path):
         path = Path(dataset).absolute()
-        data = formats.load(path)
+        data = formats.load(path, None, **reading)
     elif isinstance(dataset, Dataset):
         data = dataset
     else:
@@ -132,6 +147,7 @@ def load_data(
         transitions=data.size,
         episodes=data.episodes,
         made_by=None if path is None else formats.metadata(path),
+        reading=reading,
     )
     return data, record
 
@@ -150,8 +166,8 @@ def load_data_again(
         source = Path(before.source)
         dataset = source if data_dir is None else Path(data_dir) / source.name
     if dataset is None and data_dir is None and Path(before.source).exists():
-        return load_data(task, None, None, path=Path(before.source))
-    return load_data(task, dataset, data_dir)
+        return load_data(task, None, None, {}, path=Path(before.source))
+    return load_data(task, dataset, data_dir, before.reading)
 
 
 def make_config(

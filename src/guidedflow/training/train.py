@@ -57,6 +57,8 @@ def train(
     *,
     env: Any = None,
     dataset: Dataset | Path | str | None = None,
+    reward: str | None = None,
+    instruction: str | None = None,
     agent: str | type[Agent] = "gfp",
     preset: Preset = "published",
     sweep: Sweep | None = None,
@@ -77,6 +79,8 @@ def train(
         env: an environment of your own to evaluate in, and to interact with online, in place of a task's: a gymnasium
             id, or a function without arguments that makes one. It needs ``dataset``.
         dataset: data of your own, or a file of it; with a task, it replaces the task's.
+        reward: which rewards of a robot's recordings are learned from; see ``load_dataset``.
+        instruction: the only task of a robot's recordings that is learned; see ``load_dataset``.
         agent: the algorithm, by name, or a class derived from ``guidedflow.agents.Agent``.
         preset: ``published`` (the papers' tuned settings) or ``quick`` (a small network, 20k steps).
         sweep: values of float settings by name, ``{"alpha": (0.3, 1, 3)}``; every combination trains with every seed,
@@ -99,7 +103,8 @@ def train(
     """
     execution = Execution(workers, eval_async, wandb, loggers, callbacks, progress)
     swept = plain_sweep(sweep)
-    return _start(task, env, dataset, find_agent(agent), preset, swept, run_dir, data_dir, settings, execution)
+    reading = {n: value for n, value in (("reward", reward), ("instruction", instruction)) if value is not None}
+    return _start(task, env, dataset, reading, find_agent(agent), preset, swept, run_dir, data_dir, settings, execution)
 
 
 def resume(
@@ -175,6 +180,7 @@ def _start(
     task: str | Path | None,
     env: Any,
     dataset: Dataset | Path | str | None,
+    reading: Mapping[str, str],
     agent: type[Agent],
     preset: Preset,
     sweep: Mapping[str, tuple[float, ...]],
@@ -189,7 +195,7 @@ def _start(
     if run_dir is not None:
         RunFolder(Path(run_dir)).check_new()  # Which names it as it was given.
     if env is not None:
-        known, data, record = own_environment(env, task, dataset)
+        known, data, record = own_environment(env, task, dataset, reading)
     else:
         known, dataset = find_task_and_data(task, dataset)  # type: ignore[assignment]
     resolved = resolve(agent, preset, known, settings)
@@ -197,7 +203,7 @@ def _start(
     check_task(agent, known, resolved.train)
     options = execution.options(resolved.train)
     if env is None:
-        data, record = load_data(known, dataset, data_dir)
+        data, record = load_data(known, dataset, data_dir, reading)
     if resolved.train.normalize_observations:
         data = data.normalized()
     agent.check_spec(data.spec)

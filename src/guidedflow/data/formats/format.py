@@ -22,9 +22,11 @@ class Recording(NamedTuple):
     name: str
     """What error messages call it."""
     fields: dict[str, Any]
-    """By name; the entries of dictionary observations are ``observations/NAME``."""
+    """By name; the entries of dictionary observations are ``observations/NAME``, arrays or ``StoredPictures``."""
     is_episode: bool
     """Whether it is one episode, with T or T + 1 observations, or many, in the fields of ``Dataset.from_arrays``."""
+    has_order: bool = False
+    """Whether the entries of dictionary observations are taken as they stand unless somebody names an order."""
 
 
 @runtime_checkable
@@ -33,6 +35,9 @@ class Format(Protocol):
 
     SUFFIXES: tuple[str, ...]
     """What its files' names end in; none for folders."""
+
+    OPTIONS: tuple[str, ...]
+    """Keyword arguments that ``read``, ``load``, ``recordings`` and ``splits`` take besides: reward, instruction."""
 
     def recognises(self, path: Path) -> bool:
         """Whether a path is of this format, by its name or by what a folder holds; a file need not exist."""
@@ -71,6 +76,13 @@ class Format(Protocol):
 
     def recordings(self, path: Path) -> Iterator[Recording]:
         """What ``convert`` makes a file of, dictionary observations included.
+
+        Raises:
+            DataError: it is missing or damaged.
+        """
+
+    def splits(self, path: Path) -> dict[str, np.ndarray]:
+        """By name, the numbers of the episodes that the data itself sets apart; none if it says nothing.
 
         Raises:
             DataError: it is missing or damaged.

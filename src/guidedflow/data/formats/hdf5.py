@@ -15,6 +15,7 @@ from guidedflow.errors import DataError
 from guidedflow.files import make_sure_of_room, whole_file
 
 SUFFIXES: tuple[str, ...] = (".hdf5", ".h5")
+OPTIONS: tuple[str, ...] = ()
 FIELDS = ("observations", "actions", "rewards", "terminals", "timeouts")
 """Those of a D4RL file."""
 KNOWN = (*FIELDS, "final_observation", "finals", "terminated", "success", "frame_stack")
@@ -138,6 +139,11 @@ def metadata(path: Path) -> dict[str, Any] | None:
             if array.shape != () or array.nbytes > MOST_JSON:
                 raise DataError(f"{path}: {name}: expected one text, found an array of shape {array.shape}")
         return {name.removeprefix("metadata/"): _text(array[()]) for name, array in there.items()}
+
+
+def splits(path: Path) -> dict[str, np.ndarray]:
+    """None: a file of arrays sets no episodes apart."""
+    return {}
 
 
 def checksums(path: Path) -> str:

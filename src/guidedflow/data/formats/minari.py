@@ -18,6 +18,7 @@ from guidedflow.errors import DataError
 from guidedflow.types import named
 
 SUFFIXES: tuple[str, ...] = ()
+OPTIONS: tuple[str, ...] = ()
 _FILE = "data/main_data.hdf5"
 _READ = ("observations", "actions", "rewards", "terminations", "truncations")
 """What is kept of an episode; its infos are not."""
@@ -27,8 +28,8 @@ _WHOLE = "expected a whole Minari data set"
 
 
 def recognises(path: Path) -> bool:
-    """Whether it is a folder with a folder ``data`` in it."""
-    return (path / "data").is_dir()
+    """Whether it is a folder with a folder ``data`` in it, and none of LeRobot's, which has ``meta`` as well."""
+    return (path / "data").is_dir() and not (path / "meta").is_dir()
 
 
 def read(path: Path) -> dict[str, np.ndarray]:
@@ -120,6 +121,11 @@ def metadata(path: Path) -> dict[str, Any] | None:
     except (TypeError, ValueError):
         return None
     return found if isinstance(found, dict) and found.get("generator") == "guidedflow" else None
+
+
+def splits(path: Path) -> dict[str, np.ndarray]:
+    """None: a Minari data set sets no episodes apart."""
+    return {}
 
 
 def checksums(path: Path) -> str:

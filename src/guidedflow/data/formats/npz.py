@@ -17,6 +17,7 @@ from guidedflow.errors import DataError
 from guidedflow.files import whole_file
 
 SUFFIXES: tuple[str, ...] = (".npz",)
+OPTIONS: tuple[str, ...] = ()
 PICTURE_AXES = 4
 """Arrays of uint8 with so many axes, (N, height, width, channels), are mapped instead of read."""
 MOST_COMPARED = 2**30
@@ -102,6 +103,11 @@ def recordings(path: Path) -> Iterator[Recording]:
     yield Recording(str(path), dict(read(path, most_compared=np.inf)), is_episode=False)
 
 
+def splits(path: Path) -> dict[str, np.ndarray]:
+    """None: a file of arrays sets no episodes apart."""
+    return {}
+
+
 def checksums(path: Path) -> str:
     """Compare all, and say in words what they cover: every array has one.
 
@@ -114,17 +120,24 @@ def checksums(path: Path) -> str:
     return "each array has one (CRC-32), and all agree"
 
 
-def write(file: IO[bytes], arrays: Mapping[str, tuple[tuple[int, ...], Any, Iterator[np.ndarray]]]) -> None:
+def write(
+    file: IO[bytes],
+    arrays: Mapping[str, tuple[tuple[int, ...], Any, Iterator[np.ndarray]]],
+    *,
+    is_compressed: bool = True,
+) -> None:
     """Write an npz archive piece by piece; pictures are stored as they are, so that they can be mapped.
 
     Args:
         file: open for writing.
         arrays: by name: the whole array's shape, its dtype, and its pieces along the first axis.
+        is_compressed: whether all others are compressed.
     """
     with zipfile.ZipFile(file, "w") as archive:
         for name, (shape, dtype, pieces) in arrays.items():
             info = zipfile.ZipInfo(f"{name}.npy")
-            info.compress_type = zipfile.ZIP_STORED if len(shape) == PICTURE_AXES else zipfile.ZIP_DEFLATED
+            is_stored = not is_compressed or len(shape) == PICTURE_AXES
+            info.compress_type = zipfile.ZIP_STORED if is_stored else zipfile.ZIP_DEFLATED
             with archive.open(info, "w", force_zip64=True) as member:
                 header = {
                     "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),

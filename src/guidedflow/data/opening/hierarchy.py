@@ -9,7 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from guidedflow.data.opening.regular import check_memory, regular
+from guidedflow.data.opening.regular import MOST_JSON, check_memory, regular
 from guidedflow.errors import DataError
 
 MOST_LEVELS = 16
@@ -49,11 +49,34 @@ class Hierarchy:
             DataError: one lies outside the file, is larger than it can be, of Python objects or of no known type; or
                 groups hold themselves, or too much.
         """
+        item = self._find(name)
+        if item is not None:
+            yield from self._within(item, name, 1, is_varying, set())
+
+    def within(self, name: str) -> list[str]:
+        """What the arrays and groups in a group are called; none if there is no such group."""
+        item = self._find(name)
+        return [self._printable(inner) for inner in item] if isinstance(item, h5py.Group) else []
+
+    def text(self, name: str, attribute: str) -> str | None:
+        """An attribute of an array or group; None if it has none of that name that is one text.
+
+        Raises:
+            DataError: it is longer than ``MOST_JSON``.
+        """
+        item = self._find(name)
+        if item is None or attribute not in item.attrs:
+            return None
+        if item.attrs.get_id(attribute).get_storage_size() > 4 * MOST_JSON:
+            raise self._error(f"{name}: {attribute}", f"a text of at most {MOST_JSON:,} characters", "a longer one")
+        value = item.attrs[attribute]
+        return value.decode(errors="replace") if isinstance(value, bytes) else value if isinstance(value, str) else None
+
+    def _find(self, name: str) -> Any:
         item: Any = self._file
         for part in name.split("/"):
             item = self._item(item, part, _MOST_LINKS) if isinstance(item, h5py.Group) else None
-        if item is not None:
-            yield from self._within(item, name, 1, is_varying, set())
+        return item
 
     def _within(
         self, item: Any, name: str, level: int, is_varying: bool, groups: set[int]

@@ -1,0 +1,78 @@
+"""Pictures that are decoded when they are needed: of videos, which are far smaller than what they show."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from guidedflow.errors import DataError
+from guidedflow.processes import available_memory
+
+
+class StoredPictures:
+    """Pictures (N, height, width, channels) of uint8, read in their order, some at a time.
+
+    Args:
+        shape: of all of them.
+        read: begins to read: pieces (k, height, width, channels) along the first axis.
+        source: what error messages call them.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, shape: tuple[int, ...], read: Callable[[], Iterable[np.ndarray]], source: str):
+        self.shape = shape
+        self._read = read
+        self._source = source
+
+    @property
+    def ndim(self) -> int:
+        """4."""
+        return len(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Of all of them, decoded."""
+        return math.prod(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def pieces(self) -> Iterator[np.ndarray]:
+        """All of them, some at a time.
+
+        Raises:
+            DataError: they are damaged, or not all of one size.
+        """
+        for piece in self._read():
+            if piece.shape[1:] != self.shape[1:]:
+                raise DataError(
+                    f"{self._source}: expected pictures of shape {self.shape[1:]} as the first one's, found one of "
+                    f"{piece.shape[1:]}"
+                )
+            yield piece
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        array, row = np.empty(self.shape, np.uint8), 0
+        for piece in self.pieces():
+            array[row : row + len(piece)] = piece
+            row += len(piece)
+        return array if dtype is None else array.astype(dtype, copy=False)
+
+
+def in_memory(fields: Mapping[str, Any], path: Path) -> dict[str, np.ndarray]:
+    """The same fields with their pictures decoded.
+
+    Raises:
+        DataError: they do not fit into the memory that is left, or as ``StoredPictures.pieces``.
+    """
+    size = sum(value.nbytes for value in fields.values() if isinstance(value, StoredPictures))
+    left = available_memory()
+    if size > left:
+        raise DataError(
+            f"{path}: expected pictures that fit into the {left / 1e9:.1f} GB of memory that are left, found "
+            f"{size / 1e9:.1f} GB; make a file that is read from the disk of them with `guidedflow data convert`"
+        )
+    return {name: np.asarray(value) for name, value in fields.items()}

@@ -1,0 +1,441 @@
+"""Recordings of robots: LeRobot's and robomimic's data, as their own tools wrote them and as nobody should."""
+
+import importlib.util
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from conftest import SHARED
+
+import guidedflow as gf
+from guidedflow.cli.show import Reward
+from guidedflow.data import formats
+from guidedflow.data.formats import lerobot
+from guidedflow.data.inspect import inspect
+from guidedflow.data.rewards import REWARDS
+from guidedflow.errors import DataError, SettingsError
+
+pytest.importorskip("pyarrow")
+pytest.importorskip("av")
+
+import pyarrow as pa
+from robots import (
+    EPISODES,
+    TABLE,
+    TEXTS,
+    VIDEO,
+    read_table,
+    steps,
+    write_lerobot,
+    write_robomimic,
+    write_table,
+    write_video,
+)
+
+THEIRS = SHARED / "data/formats" if SHARED else Path("none")
+needs_theirs = pytest.mark.skipif(not THEIRS.is_dir(), reason="the data sets that LeRobot and robomimic wrote")
+CODES = {"front": 0, "wrist": 1, "agentview": 2}
+
+
+def code(picture: np.ndarray) -> tuple[int, int]:
+    """The number of a picture's episode times 16 with the camera's, and of its frame: blocks at its bottom."""
+    rows = picture[-16:, :64].astype(float).reshape(2, 8, 8, 8, 3).mean(axis=(1, 3, 4))
+    upper, lower = (rows > 128) @ (1 << np.arange(7, -1, -1))
+    return int(upper), int(lower)
+
+
+def read(path, **options):
+    return formats.find_format(path).read(path, **options)
+
+
+def refused(path: Path, match: str, tmp_path: Path, **options) -> None:
+    """Whoever reads it gets the same line, and nothing is written."""
+    known = formats.find_format(path)
+    output = tmp_path / "converted.npz"
+    readers = [known.read, known.load, lambda path, **options: gf.convert(path, output, **options)]
+    for reader in readers:
+        with pytest.raises((DataError, SettingsError), match=match) as caught:
+            reader(path, **options)
+        assert "\n" not in str(caught.value)
+    assert not list(tmp_path.glob("converted*"))
+
+
+# ------------------------------------------------------------------------------------- what their own tools wrote
+
+
+@needs_theirs
+def test_lerobots_own_data_set_is_what_went_into_it():
+    truth = np.load(THEIRS / "lerobot_truth.npz")
+    found = read(THEIRS / "lerobot_video", reward="none")
+    for name, wanted in (("state", "state"), ("environment_state", "environment_state")):
+        np.testing.assert_array_equal(found[f"observations/{name}"], truth[wanted])
+    np.testing.assert_array_equal(found["actions"], truth["action"])
+    np.testing.assert_array_equal(found["success"], truth["success"].reshape(-1))
+    np.testing.assert_array_equal(np.flatnonzero(found["timeouts"]), np.cumsum(truth["lengths"]) - 1)
+    assert not found["terminals"].any()
+    assert "rewards" not in found
+    for camera in ("front", "wrist"):
+        decoded, original = found[f"observations/{camera}"], truth[camera]
+        assert decoded.dtype == np.uint8
+        assert np.abs(decoded.astype(int) - original).mean(axis=(1, 2, 3)).max() < 5
+        numbers = zip(truth["episode_index"] * 16 + CODES[camera], truth["frame_index"], strict=True)
+        assert [code(picture) for picture in decoded] == [tuple(map(int, pair)) for pair in numbers]
+
+
+@needs_theirs
+@pytest.mark.parametrize("reward", [None, "recorded", "success", "step-cost"])
+def test_an_episode_of_lerobot_ends_at_its_first_success(reward):
+    truth = np.load(THEIRS / "lerobot_truth.npz")
+    episode, frame = truth["episode_index"], truth["frame_index"]
+    kept = ~((episode == 1) & (frame > 22))
+    found = read(THEIRS / "lerobot_video", reward=reward)
+    np.testing.assert_array_equal(found["actions"], truth["action"][kept])
+    ends = [(11, 0), (22, 1), (39, 2), (32, 4)]
+    terminal = np.array([pair in ends for pair in zip(frame[kept], episode[kept], strict=True)])
+    np.testing.assert_array_equal(found["terminals"], terminal)
+    cut = np.array([pair in [(16, 3), (27, 5)] for pair in zip(frame[kept], episode[kept], strict=True)])
+    np.testing.assert_array_equal(found["timeouts"], cut)
+    wanted = truth["reward"].reshape(-1)[kept] if reward in (None, "recorded") else terminal - (reward == "step-cost")
+    np.testing.assert_array_equal(found["rewards"], wanted.astype(np.float32))
+
+
+@needs_theirs
+def test_one_task_of_lerobots_data_set(caplog):
+    caplog.set_level(logging.INFO, "guidedflow")
+    truth, path = np.load(THEIRS / "lerobot_truth.npz"), THEIRS / "lerobot_video"
+    found = read(path, reward="none", instruction="push the blue block to the left")
+    of_task = np.isin(truth["episode_index"], (2, 3, 5))
+    np.testing.assert_array_equal(found["actions"], truth["action"][of_task])
+    assert {code(picture)[0] for picture in found["observations/wrist"]} == {33, 49, 81}
+    assert not caplog.records
+    list(lerobot.recordings(path))
+    assert "2 tasks are taken together, of which instruction chooses one: 'reach the red cube', 'push" in caplog.text
+    with pytest.raises(SettingsError, match=r"instruction: expected one of 'reach the red cube', .*found 'dance'"):
+        read(path, instruction="dance")
+
+
+@needs_theirs
+def test_robomimics_own_file_is_what_went_into_it():
+    truth = np.load(THEIRS / "robomimic_truth.npz")
+    path = THEIRS / "robomimic_image.hdf5"
+    found = read(path, reward="none")
+    assert not found["final_observation"].any()  # The file has no next_obs.
+    for name, wanted in (("actions", "actions"), ("observations/robot0_eef_pos", "eef_pos"), ("success", "success")):
+        np.testing.assert_array_equal(found[name], truth[wanted])
+    np.testing.assert_array_equal(found["observations/agentview_image"], truth["agentview_image"])
+    assert [code(picture)[0] >> 4 for picture in found["observations/agentview_image"]] == truth["demo"].tolist()
+    assert truth["demo"][np.flatnonzero(found["timeouts"])].tolist() == [0, 1, 2, 9, 10]
+    kept = read(path)
+    assert np.flatnonzero(kept["terminals"]).tolist() == [13, 40, 49, 111]
+    np.testing.assert_array_equal(read(path, reward="success")["rewards"], kept["terminals"])
+    assert {name: part.tolist() for name, part in formats.splits(path).items()} == {"train": [0, 1, 3, 4], "valid": [2]}
+
+
+# ------------------------------------------------------------------------------------------- data sets of this test
+
+
+@pytest.mark.parametrize("camera", ["video", "image"])
+def test_cameras_of_lerobot(camera, tmp_path):
+    truth = write_lerobot(tmp_path / "own", camera=camera)
+    found = read(tmp_path / "own", reward="none")
+    np.testing.assert_array_equal(found["observations/state"], truth["state"])
+    difference = np.abs(found["observations/front"].astype(int) - truth["front"])
+    assert difference.max() <= (2 if camera == "video" else 0)
+    np.testing.assert_array_equal(np.flatnonzero(found["timeouts"]), [4, 8, 14])
+
+
+def test_tasks_that_change_within_an_episode_make_episodes(tmp_path):
+    truth = write_lerobot(tmp_path / "own", camera="image", task=[0, 1, 1, 0, 0, *[0] * 4, *[1] * 6])
+    found = read(tmp_path / "own", reward="none", instruction=TEXTS[0])
+    rows = [0, 3, 4, 5, 6, 7, 8]
+    np.testing.assert_array_equal(found["actions"], truth["action"][rows])
+    np.testing.assert_array_equal(found["observations/front"], truth["front"][rows])
+    np.testing.assert_array_equal(np.flatnonzero(found["timeouts"]), [0, 2, 6])
+    parts = formats.splits(tmp_path / "own", instruction=TEXTS[0])
+    assert {name: part.tolist() for name, part in parts.items()} == {"train": [0, 1, 2], "valid": []}
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "has_rewards", "terminals"),
+    [
+        (("reward", "success", "done"), True, [3, 12]),
+        (("reward", "done"), True, [4, 8, 14]),
+        (("success",), True, [3, 12]),
+        (("reward",), True, []),
+        (("done",), False, []),
+        ((), False, []),
+    ],
+)
+def test_what_was_recorded_decides_where_episodes_end(outcomes, has_rewards, terminals, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "guidedflow")
+    truth = write_lerobot(tmp_path / "own", camera=None, outcomes=outcomes)
+    (recording,) = lerobot.recordings(tmp_path / "own")
+    found = recording.fields
+    assert ("rewards" in found) == has_rewards
+    before = np.cumsum(found["timeouts"] | found["terminals"])
+    assert before[-1] == 3
+    rows = np.flatnonzero(found["terminals"])
+    all_rows = [int(np.flatnonzero((truth["action"] == found["actions"][row]).all(axis=1))[0]) for row in rows]
+    assert all_rows == terminals
+    assert ("next.done ends an episode" in caplog.text) == (outcomes == ("reward", "done"))
+
+
+def test_a_reward_that_was_not_recorded_is_refused(tmp_path):
+    write_lerobot(tmp_path / "own", camera=None, outcomes=("reward",))
+    with pytest.raises(SettingsError, match=r"reward: expected one of recorded, none for .*own, .* found 'success'"):
+        read(tmp_path / "own", reward="success")
+    with pytest.raises(
+        SettingsError, match=r"reward: expected one of recorded, success, step-cost, none, found 'many'"
+    ):
+        read(tmp_path / "own", reward="many")
+    assert Reward.__args__ == REWARDS
+
+
+@pytest.mark.parametrize("has_next", [True, False])
+def test_robomimics_last_next_obs_are_final_observations(has_next, tmp_path):
+    truth = write_robomimic(tmp_path / "a.hdf5", has_next=has_next)
+    found = read(tmp_path / "a.hdf5")
+    steps_taken = [0, 1, 2, 3, 5, 6, 7, 8, 9, 10, 11, 12, 13]  # The first and the third one end at their successes.
+    final = found["final_observation"]
+    np.testing.assert_array_equal(found["actions"][~final], truth["action"][steps_taken])
+    np.testing.assert_array_equal(found["observations/state"][~final], truth["state"][steps_taken])
+    np.testing.assert_array_equal(found["observations/image"][~final], truth["front"][steps_taken])
+    assert np.flatnonzero(final).tolist() == ([8] if has_next else [])
+    np.testing.assert_array_equal(found["observations/state"][final], truth["next_state"][[8] * has_next])
+    assert np.flatnonzero(found["terminals"]).tolist() == ([3, 13] if has_next else [3, 12])
+    assert {name: part.tolist() for name, part in formats.splits(tmp_path / "a.hdf5").items()} == {
+        "train": [0, 2],
+        "valid": [1],
+    }
+
+
+@pytest.mark.parametrize(("shaped", "mode", "wanted"), [(True, 0, [3, 13]), (True, 2, [3, 13]), (None, 0, [3, 13])])
+def test_robomimics_success_is_told_by_dones_where_rewards_are_shaped(shaped, mode, wanted, tmp_path):
+    write_robomimic(tmp_path / "a.hdf5", shaped=shaped)
+    if mode == 2:
+        with h5py.File(tmp_path / "a.hdf5", "a") as file:
+            for demonstration in file["data"].values():
+                demonstration["dones"][-1] = 1
+    assert np.flatnonzero(read(tmp_path / "a.hdf5", reward="step-cost")["rewards"] == 0).tolist()[:1] == [3]
+    assert np.flatnonzero(read(tmp_path / "a.hdf5")["terminals"]).tolist() == wanted
+
+
+def test_options_of_robots_are_refused_for_other_data(tmp_path, own_file):
+    write_robomimic(tmp_path / "a.hdf5")
+    with pytest.raises(
+        SettingsError, match=r"instruction: expected none for .*a.hdf5, for only data of lerobot has it"
+    ):
+        gf.load_dataset(tmp_path / "a.hdf5", instruction="lift")
+    for read_it in (gf.load_dataset, inspect, lambda path, **options: gf.train(path, **options)):
+        with pytest.raises(SettingsError, match=r"reward: expected none for .*own.npz, for only data of robomimic and"):
+            read_it(own_file, reward="success")
+    with pytest.raises(SettingsError, match=r"reward: expected none for cube.*, which is no file or folder of data"):
+        gf.load_dataset("cube-single-noisy-singletask-task1-v0", reward="success")
+    with pytest.raises(SettingsError, match="reward: expected none for arrays"):
+        gf.convert({}, tmp_path / "b.npz", reward="success")
+
+
+@pytest.mark.parametrize("package", ["pyarrow", "av"])
+def test_what_has_to_be_installed(package, tmp_path, monkeypatch):
+    write_lerobot(tmp_path / "own")
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else find(name))
+    refused(tmp_path / "own", rf"expected the package {package}, .* pip install 'guidedflow\[robots\]'", tmp_path)
+
+
+# --------------------------------------------------------------------------------------------------- bad data sets
+
+
+def edited(path: Path, **changes) -> None:
+    file = path / "meta/info.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def column(file: str, name: str, change):
+    """A column of a table, changed."""
+
+    def damage(path: Path) -> None:
+        columns = read_table(path / file)
+        columns[name] = change(columns[name].combine_chunks())
+        write_table(path / file, columns)
+
+    return damage
+
+
+def cut(file: str, share: float):
+    def damage(path: Path) -> None:
+        content = (path / file).read_bytes()
+        (path / file).write_bytes(content[: int(len(content) * share)])
+
+    return damage
+
+
+def replaced(values, row, value):
+    found = values.to_pylist()
+    found[row] = value
+    return pa.array(found)
+
+
+def one_frame_less(path: Path) -> None:
+    write_video(path / VIDEO, steps((5, 4))["front"][:-1])
+
+
+def other_size(path: Path) -> None:
+    write_video(path / VIDEO.replace("file-000", "file-001"), np.zeros((6, 32, 24, 3), np.uint8))
+
+
+def faster(path: Path) -> None:
+    write_video(path / VIDEO, steps((5, 4))["front"], fps=15)
+
+
+def without_episode(path: Path) -> None:
+    columns = read_table(path / EPISODES)
+    write_table(path / EPISODES, {name: values.take(pa.array([0, 2])) for name, values in columns.items()})
+
+
+def unfinished(path: Path) -> None:
+    columns = read_table(path / EPISODES)
+    write_table(path / EPISODES, {name: values[:2] for name, values in columns.items()})
+
+
+def without_frame(path: Path) -> None:
+    columns = read_table(path / TABLE)
+    keep = pa.array([i for i in range(9) if i != 3])
+    write_table(path / TABLE, {name: values.take(keep) for name, values in columns.items()})
+
+
+def removed(file: str):
+    return lambda path: (path / file).unlink()
+
+
+def outside(template: str):
+    return lambda path: edited(path, data_path=template)
+
+
+def linked(file: str):
+    def damage(path: Path) -> None:
+        shutil.move(path / file, path.parent / "elsewhere")
+        (path / file).symlink_to(path.parent / "elsewhere")
+
+    return damage
+
+
+def features(**changes):
+    def damage(path: Path) -> None:
+        known = json.loads((path / "meta/info.json").read_text())["features"]
+        edited(path, features={name: value for name, value in (known | changes).items() if value})
+
+    return damage
+
+
+STATE, SHORT = "observation.state", {"dtype": "float32", "shape": [2]}
+BAD = {
+    "truncated table": (cut(TABLE, 0.6), r"file-000.parquet: expected a whole Parquet file"),
+    "truncated episodes": (cut(EPISODES, 0.9), r"episodes/.*parquet: expected a whole Parquet file"),
+    "truncated video": (cut(VIDEO, 0.5), r"front/chunk-000/file-000.mp4: expected (a whole mp4 file|frame \d)"),
+    "missing table": (removed(TABLE), r"data/.*file-000.parquet: expected a data file, found nothing there"),
+    "missing video": (removed(VIDEO), r"videos/.*mp4: expected a data file, found nothing there"),
+    "missing episodes": (removed(EPISODES), r"meta/episodes: expected chunk-000/file-000.parquet, found none"),
+    "missing info": (removed("meta/info.json"), r"info.json: expected a data file, found nothing there"),
+    "missing tasks": (removed("meta/tasks.parquet"), r"tasks.parquet: expected a data file, found nothing there"),
+    "no table": (lambda path: (path / TABLE).write_text("a,b"), r"file-000.parquet: expected a whole Parquet file"),
+    "no json": (lambda path: (path / "meta/info.json").write_text("{"), r"info.json: expected JSON, found"),
+    "json of others": (lambda path: (path / "meta/info.json").write_text("[]"), r"codebase_version: expected v3.0"),
+    "older version": (
+        lambda path: edited(path, codebase_version="v2.1"),
+        r"expected v3.0, found 'v2.1'; convert older",
+    ),
+    "fps of none": (lambda path: edited(path, fps="10"), r"fps: expected frames a second, found '10'"),
+    "wrong fps": (lambda path: edited(path, fps=30), r"timestamp: expected 0.0333333 s for frame 1 of .* found 0.1 s"),
+    "faster video": (faster, r"file-000.mp4: expected 10 frames a second, found a frame at 0.0666"),
+    "shorter video": (one_frame_less, r"file-000.mp4: expected frame 8, shown at 0.8 s, found none"),
+    "pictures of two sizes": (other_size, r"front: expected pictures of shape \(16, 24, 3\) .* found one of \(32, 24"),
+    "no episode 1": (
+        without_episode,
+        r"episodes: expected episodes numbered from 0 without a gap, found 2 in the place",
+    ),
+    "unfinished": (unfinished, r"total_episodes: expected the 2 of meta/episodes, found 3; the data set is not whole"),
+    "no frame 3": (without_frame, r"file-000.parquet: expected frames 0 to 4 of episode 0, .* found 4 frames"),
+    "a frame twice": (
+        column(TABLE, "frame_index", lambda values: replaced(values, 3, 2)),
+        r"file-000.parquet: expected frames 0 to 4 of episode 0, as meta/episodes says, found 5 others",
+    ),
+    "an unknown episode": (
+        column(TABLE, "episode_index", lambda values: replaced(values, 8, 7)),
+        r"episode_index: expected the episodes that meta/episodes has there, found 7 in row 8",
+    ),
+    "an unknown task": (
+        column(TABLE, "task_index", lambda values: replaced(values, 8, 7)),
+        r"task_index: expected one of meta/tasks.parquet, found 7",
+    ),
+    "mixed shapes": (
+        column(TABLE, STATE, lambda values: replaced(values, 4, [1.0])),
+        r"observation.state: expected rows of shape \(3,\), found 1 values in row 4",
+    ),
+    "another shape": (features(**{STATE: SHORT}), r"observation.state: expected rows of shape \(2,\), found 3 values"),
+    "no numbers": (
+        column(TABLE, "timestamp", lambda values: pa.array(map(str, values.to_pylist()))),
+        r"timestamp: expected numbers, found type string",
+    ),
+    "a missing number": (
+        column(TABLE, "timestamp", lambda values: replaced(values, 2, None)),
+        r"timestamp: expected a value in every row, found none in 1 of them",
+    ),
+    "no time": (
+        column(TABLE, "timestamp", lambda values: replaced(values, 2, float("nan"))),
+        r"timestamp: expected 0.2 s for frame 2 of episode 0, .* found nan s",
+    ),
+    "no state": (
+        column(TABLE, STATE, lambda values: replaced(values, 2, [0, 0, np.nan])),
+        r"finite numbers .* in row 2",
+    ),
+    "no action": (column(TABLE, "action", lambda values: replaced(values, 2, [0, np.inf])), r"actions: .* found inf"),
+    "no reward": (column(TABLE, "next.reward", lambda values: replaced(values, 2, np.nan)), r"rewards: .* in row 2"),
+    "no actions": (features(action=None), r"features: expected action, found none"),
+    "no observations": (
+        features(**{STATE: None, "observation.images.front": None}),
+        r"features: expected an observation, found none",
+    ),
+    "features of none": (lambda path: edited(path, features=3), r"info.json: expected features, splits and data_path"),
+    "a feature of none": (features(action={"dtype": 3}), r"action: expected dtype and shape"),
+    "a billion frames": (
+        lambda path: edited(path, total_frames=10**9),
+        r"total_frames: expected the 15 of meta/episodes",
+    ),
+    "a billion frames of an episode": (
+        column(EPISODES, "length", lambda values: replaced(values, 0, 10**9 - 1)),
+        r"total_frames: expected the 1,000,000,009 of meta/episodes",
+    ),
+    "a negative file": (
+        column(EPISODES, "data/file_index", lambda values: replaced(values, 0, -1)),
+        r"data/file_index: expected numbers from 0 to 1e9",
+    ),
+    "a time of none": (
+        column(EPISODES, "videos/observation.images.front/from_timestamp", lambda values: replaced(values, 0, np.nan)),
+        r"from_timestamp: expected numbers from 0 to 1e9",
+    ),
+    "a table above": (outside("../../x"), r"info.json: expected the name of a file in the folder, found '../../x'"),
+    "a table elsewhere": (outside("/etc/passwd"), r"info.json: expected the name of a file in the folder"),
+    "an attribute": (outside("data/{chunk_index.real}"), r"info.json: expected the name of a file in the folder"),
+    "a wide number": (outside("{chunk_index:099999999d}"), r"info.json: expected the name of a file in the folder"),
+    "a linked table": (linked(TABLE), r"file-000.parquet: expected a file in .*own, found a link out of it"),
+    "a linked video": (linked(VIDEO), r"file-000.mp4: expected a file in .*own, found a link out of it"),
+    "linked metadata": (linked("meta/info.json"), r"info.json: expected a file in .*own, found a link out of it"),
+    "a playlist": (
+        lambda path: (path / VIDEO).write_text(f"#EXTM3U\n#EXTINF:1,\n{path / VIDEO.replace('000.mp4', '001.mp4')}\n"),
+        r"file-000.mp4: expected a whole mp4 file",
+    ),
+    "a split of none": (lambda path: edited(path, splits=["train"]), r"info.json: expected features, splits and data"),
+}
+
+
+@pytest.mark.parametrize("damage", BAD)
+def test_a_bad_data_set_of_lerobot_is_one_line(damage, tmp_path):
+    write_lerobot(tmp_path / "own")
+    change, match = BAD[damage]
+    change(tmp_path / "own")
+    refused(tmp_path / "own", match, tmp_path)
