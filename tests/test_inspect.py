@@ -7,6 +7,7 @@ import re
 import tracemalloc
 from html.parser import HTMLParser
 
+import h5py
 import numpy as np
 import pytest
 from conftest import guidedflow, own_arrays
@@ -95,8 +96,8 @@ def test_a_saturated_action_is_found_in_the_units_of_the_environment(tmp_path):
     arrays["actions"] = 5 + 2 * arrays["actions"]
     arrays["actions"][:124, 1] = np.where(np.arange(124) < 60, 3, 7)
     found = gf.inspect(gf.convert(arrays, tmp_path / "a.npz", action_range=(3, 7)))
-    assert found.findings == ["actions[1] is at a limit in 62% of the steps (3 in 30%, 7 in 32%)"]
-    np.testing.assert_allclose(found.actions[1][1:3], (3, 7), atol=1e-4)
+    assert found.findings == ["actions[1] is at its lowest or highest value in 62% of the steps (3 in 30%, 7 in 32%)"]
+    assert found.actions[1][1:3] == (3, 7)
 
 
 def test_an_action_that_knows_two_values_alone_is_not_saturated(look):
@@ -220,6 +221,52 @@ def test_cameras_that_stand_still_or_see_nothing_are_found(look):
         "observations: 26% of 190 frames looked at are the same as the next: a slow camera, or one that stood still",
         "observations: 0.5% of 190 frames looked at have one colour only",
     ]
+
+
+def camera_arrays():
+    """A dictionary of two cameras of different sizes, joints and a gripper."""
+    arrays, frames = smooth_arrays(), np.random.default_rng(1)
+    return {
+        **{name: array for name, array in arrays.items() if name != "observations"},
+        "observations/joints": arrays["observations"],
+        "observations/front": frames.integers(0, 256, (ROWS, 6, 8, 3), np.uint8),
+        "observations/gripper": np.ones(ROWS),
+        "observations/wrist": frames.integers(0, 256, (ROWS, 4, 4, 3), np.uint8),
+    }
+
+
+def test_entries_of_a_dictionary_are_told_by_their_names(tmp_path):
+    np.savez(tmp_path / "a.npz", **camera_arrays())
+    found = gf.inspect(tmp_path / "a.npz", html=tmp_path / "a.html")
+    assert [column.name for column in found.observations] == ["joints[0]", "joints[1]", "joints[2]", "gripper"]
+    assert {seen.name: seen.shape for seen in found.pictures} == {"front": (6, 8, 3), "wrist": (4, 4, 3)}
+    assert found.findings == ["gripper is constant: 1"]
+    shapes = [frame.shape for frame in Images((tmp_path / "a.html").read_text()).found[1:]]
+    assert shapes == 4 * ([(6, 8, 3)] * 3 + [(4, 4, 3)] * 3)
+
+
+def test_a_lerobot_set_tells_its_speed_its_tasks_and_its_parts(tmp_path):
+    robots = pytest.importorskip("robots", reason="needs pyarrow and av")
+    robots.write_lerobot(tmp_path / "arm", (5, 4, 6), task=[0] * 5 + [1] * 4 + [0] * 6)
+    found = gf.inspect(tmp_path / "arm")
+    assert (found.fps, found.instructions) == (robots.FPS, {robots.TEXTS[0]: 2, robots.TEXTS[1]: 1})
+    assert found.splits == {"train": 2, "valid": 1}
+    assert found.successes == [True, False, True]
+    assert [seen.name for seen in found.pictures] == ["front"]
+    lines = guidedflow("data", "inspect", tmp_path / "arm").stdout.splitlines()
+    assert "10 steps a second" in lines
+    assert "episodes of each task: 'reach the cube' 2, 'push the block' 1" in lines
+    assert "episodes set apart: train 2, valid 1" in lines
+
+
+@pytest.mark.parametrize(("given", "fps"), [(20, 20.0), ("fast", None), (0, None)])
+def test_a_robomimic_file_tells_its_speed(given, fps, tmp_path):
+    robots = pytest.importorskip("robots", reason="needs pyarrow and av")
+    robots.write_robomimic(tmp_path / "arm.hdf5")
+    with h5py.File(tmp_path / "arm.hdf5", "a") as file:
+        file["data"].attrs["env_args"] = json.dumps({"env_kwargs": {"control_freq": given}})
+    found = gf.inspect(tmp_path / "arm.hdf5")
+    assert (found.problems, found.fps, found.splits) == ([], fps, {"train": 2, "valid": 1})
 
 
 # ------------------------------------------------------------------------------------------------------------- page

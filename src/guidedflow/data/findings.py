@@ -13,9 +13,9 @@ PIECE = 2**21
 """Numbers that are looked at in one piece, so that memory does not grow with the data."""
 BINS = 20
 AT_A_LIMIT = 1e-3
-"""Within this share of a column's range from its lowest or highest value, a value is at a limit."""
+"""Within this share of a column's range from its lowest or highest value, a value counts as that."""
 SATURATED = 0.1
-"""Share of the steps at a limit from which on it is told."""
+"""Share of the steps at the lowest or highest value from which on it is told."""
 NEARLY_ALL = 0.99
 """Share of the steps with one value from which on a column is nearly constant."""
 SCALES = 100.0
@@ -62,7 +62,7 @@ class Column(NamedTuple):
 
     @property
     def is_saturated(self) -> bool:
-        """Whether it often is at a limit; one that knows its two limits alone, as a gripper may, is not."""
+        """Whether it often is at its lowest or highest value; one that has these two alone, as a gripper, is not."""
         return not self.is_constant and SATURATED <= self.at_low + self.at_high < 1 - AT_A_LIMIT
 
 
@@ -240,10 +240,10 @@ def action_findings(described: Sequence[Column], unit: Sequence[tuple[float, flo
     yield from _of_columns(
         sorted((c for c in described if c.is_saturated), key=lambda c: -c.at_low - c.at_high),
         lambda c: (
-            f"is at a limit in {c.at_low + c.at_high:.0%} of the steps ({c.low:.4g} in {c.at_low:.0%}, {c.high:.4g} in "
-            f"{c.at_high:.0%})"
+            f"is at its lowest or highest value in {c.at_low + c.at_high:.0%} of the steps ({c.low:.4g} in "
+            f"{c.at_low:.0%}, {c.high:.4g} in {c.at_high:.0%})"
         ),
-        f"are at a limit in at least {SATURATED:.0%} of the steps",
+        f"are at their lowest or highest value in at least {SATURATED:.0%} of the steps",
     )
     yield from column_findings(described)
     narrow = [

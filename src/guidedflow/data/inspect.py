@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from guidedflow.data import findings, formats
-from guidedflow.data.dataset import Dataset, Rows
+from guidedflow.data.dataset import ACTION_BOUND, Dataset, Rows
 from guidedflow.data.findings import Column, Gaps, Pictures
 from guidedflow.errors import DataError, SettingsError
 from guidedflow.files import write_text
@@ -85,6 +85,12 @@ class Inspection(NamedTuple):
     """In the timestamps, where the file has them, else in the observations."""
     duplicates: list[tuple[int, ...]] | None = None
     """Numbers of episodes that are the same."""
+    splits: dict[str, int] | None = None
+    """How many episodes there are in each part that the data sets apart."""
+    fps: float | None = None
+    """Steps a second, where the file says so."""
+    instructions: dict[str, int] | None = None
+    """The texts of the tasks that the file names, and how many episodes there are of each."""
 
 
 def inspect(
@@ -124,7 +130,9 @@ def inspect(
     del content  # Loading reads it again; together they might not fit into memory.
     found, dataset = Inspection(path, _made_by(formats.metadata(path)), None, fields, [], []), None
     try:
-        found = found._replace(checksums=None if known is None else known.checksums(path))
+        if known is not None:
+            parts = {name: len(episodes) for name, episodes in known.splits(path, **options).items()}
+            found = found._replace(checksums=known.checksums(path), splits=parts, **known.about(path))
         dataset = load(path) if load is not None else formats.load(path, **options)
     except DataError as error:
         found = found._replace(problems=[str(error)])
@@ -165,6 +173,12 @@ def summary_lines(found: Inspection) -> Iterator[str]:
         yield f"quantiles of the returns: {', '.join(shares)}; best episodes {best}; worst {worst}"
     if found.success_share is not None:
         yield f"{found.success_share:.1%} of the episodes succeed"
+    if found.splits:
+        yield f"episodes set apart: {', '.join(f'{name} {n:,}' for name, n in found.splits.items())}"
+    if found.fps is not None:
+        yield f"{found.fps:g} steps a second"
+    if found.instructions:
+        yield f"episodes of each task: {', '.join(f'{text!r} {n:,}' for text, n in found.instructions.items())}"
 
 
 def entries(dataset: Dataset) -> dict[str, Rows]:
@@ -214,6 +228,11 @@ def _summary(dataset: Dataset, recorded: Mapping[str, np.ndarray], ends_at_succe
 
 def _contents(dataset: Dataset, recorded: Mapping[str, np.ndarray], step: np.ndarray) -> dict[str, Any]:
     """What the arrays look like, in memory that does not grow with them."""
+
+    def recorded_actions(loaded: np.ndarray) -> np.ndarray:
+        bounded = np.abs(loaded) == np.float32(ACTION_BOUND)  # To which loading clipped them.
+        return dataset.spec.to_environment(np.where(bounded, np.sign(loaded), loaded))
+
     actions = [f"actions[{i}]" for i in range(dataset.spec.action_size)]
     arrays = entries(dataset)
     vectors = {name: array for name, array in arrays.items() if array.ndim == 2}
@@ -227,7 +246,7 @@ def _contents(dataset: Dataset, recorded: Mapping[str, np.ndarray], step: np.nda
         if (times := _column(recorded.get(name), len(step))) is not None:
             gaps = findings.time_gaps(name, times, dataset)
     return {
-        "actions": findings.columns(dataset.actions, actions, step, dataset.spec.to_environment),
+        "actions": findings.columns(dataset.actions, actions, step, recorded_actions),
         "observations": observations,
         "pictures": [findings.pictures(name, array, dataset) for name, array in arrays.items() if array.ndim == 4],
         "gaps": gaps,

@@ -29,7 +29,8 @@ table { border-collapse: collapse; } th, td { padding: .2rem .7rem .2rem 0; text
 .numbers th:nth-child(n+2):nth-child(-n+7) { text-align: right; }
 thead th { border-bottom: 2px solid #1b1f24; } tbody tr:nth-child(even) { background: #f6f8fa; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; } .wide { overflow-x: auto; }
-.problem { color: #a40e26; font-weight: 600; } .told { background: #fdecd8; }
+.problem { color: #a40e26; font-weight: 600; }
+tbody tr.told { background: #fdecd8; }
 figure { margin: 0; } img { max-width: 100%; } svg { display: block; } figcaption { color: #57606a; }
 .frames td { text-align: center; } .frames img { width: 150px; image-rendering: pixelated; display: block; }
 """

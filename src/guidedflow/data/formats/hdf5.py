@@ -141,6 +141,11 @@ def metadata(path: Path) -> dict[str, Any] | None:
         return {name.removeprefix("metadata/"): _text(array[()]) for name, array in there.items()}
 
 
+def about(path: Path) -> dict[str, Any]:
+    """None: a file of arrays says neither how fast steps are nor what the task is."""
+    return {}
+
+
 def splits(path: Path) -> dict[str, np.ndarray]:
     """None: a file of arrays sets no episodes apart."""
     return {}
