@@ -91,6 +91,14 @@ def test_returns_and_success_are_told_by_episode(look):
     assert found.lengths == [LENGTH] * EPISODES
 
 
+def test_failures_that_are_rewarded_more_are_found(look):
+    success, episode = np.arange(ROWS) % (2 * LENGTH) == 3, np.arange(ROWS) // LENGTH
+    said = "episodes that fail have the higher returns, 20 on average, than those that succeed, 10"
+    rewards = np.where(episode % 2 == 0, 0.5, 1.0)
+    assert look(rewards=rewards, success=success).findings == [f"{said}: their rewards may teach to fail"]
+    assert look(rewards=-rewards, success=success).findings == []
+
+
 def test_a_saturated_action_is_found_in_the_units_of_the_environment(tmp_path):
     arrays = smooth_arrays()
     arrays["actions"] = 5 + 2 * arrays["actions"]
@@ -98,6 +106,21 @@ def test_a_saturated_action_is_found_in_the_units_of_the_environment(tmp_path):
     found = gf.inspect(gf.convert(arrays, tmp_path / "a.npz", action_range=(3, 7)))
     assert found.findings == ["actions[1] is at its lowest or highest value in 62% of the steps (3 in 30%, 7 in 32%)"]
     assert found.actions[1][1:3] == (3, 7)
+
+
+def test_a_log_in_physical_units_is_looked_at_before_it_is_converted(look):
+    arrays = smooth_arrays()
+    found = look(actions=arrays["actions"] * [1, 30])
+    assert len(found.problems) == 1
+    assert "actions: expected values in [-1, 1], found 28.4" in found.problems[0]
+    np.testing.assert_allclose(found.actions[1].low, 30 * arrays["actions"][:, 1].min(), rtol=1e-5)
+    assert found.episodes == EPISODES
+
+
+@pytest.mark.parametrize("actions", [np.full((ROWS, 2), 1e300), np.full((ROWS, 2), np.inf), np.zeros(ROWS) + 7, "none"])
+def test_what_is_no_action_in_any_unit_is_one_problem(actions, look):
+    found = look(actions=np.asarray(actions))
+    assert (len(found.problems), found.episodes, found.findings) == (1, None, [])
 
 
 def test_an_action_that_knows_two_values_alone_is_not_saturated(look):

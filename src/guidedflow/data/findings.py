@@ -290,6 +290,18 @@ def episode_findings(lengths: Int[np.ndarray, " E"], groups: Sequence[Sequence[i
         yield f"episodes {_listed(groups[0])} are the same; {more} of {len(lengths)} episodes repeat another one"
 
 
+def return_findings(returns: Float[np.ndarray, " E"], successes: Bool[np.ndarray, " E"]) -> Iterator[str]:
+    """A line where failures are rewarded more than successes."""
+    if successes.all() or not successes.any():
+        return
+    good, bad = float(returns[successes].mean()), float(returns[~successes].mean())
+    if bad > good:
+        yield (
+            f"episodes that fail have the higher returns, {bad:.4g} on average, than those that succeed, {good:.4g}: "
+            "their rewards may teach to fail"
+        )
+
+
 def gap_finding(gaps: Gaps) -> str:
     """A line on gaps."""
     (episode, step), more = gaps.places[0], f"{gaps.total:,} such place{'s' if gaps.total > 1 else ''}"

@@ -1,5 +1,6 @@
 """What is in a data file, what is wrong with it, and what a person would notice in it."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -8,10 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from guidedflow.data import findings, formats
-from guidedflow.data.dataset import ACTION_BOUND, Dataset, Rows
+from guidedflow.data.dataset import ACTION_BOUND, Dataset, Rows, check_finite
 from guidedflow.data.findings import Column, Gaps, Pictures
+from guidedflow.data.formats.format import dataset_of
 from guidedflow.errors import DataError, SettingsError
 from guidedflow.files import write_text
+from guidedflow.types import ActionRange
 
 TIMES = ("timestamps", "timestamp")
 RECORDED = ("final_observation", "success", *TIMES)
@@ -134,11 +137,14 @@ def inspect(
             parts = {name: len(episodes) for name, episodes in known.splits(path, **options).items()}
             found = found._replace(checksums=known.checksums(path), splits=parts, **known.about(path))
         dataset = load(path) if load is not None else formats.load(path, **options)
+        found = found._replace(problems=_flattened_pictures(dataset, path))
     except DataError as error:
         found = found._replace(problems=[str(error)])
-    else:
+        if known is not None and load is None:
+            dataset = _with_measured_actions(known.read(path, **options), path)
+    if dataset is not None:
         found = found._replace(**_summary(dataset, recorded, ends_at_success))
-        found = found._replace(problems=_flattened_pictures(dataset, path), findings=_findings(found, dataset))
+        found = found._replace(findings=_findings(found, dataset))
     if html is not None:
         from guidedflow.data.inspection_page import draw_page  # Here: Matplotlib takes a while to import.
 
@@ -185,6 +191,20 @@ def entries(dataset: Dataset) -> dict[str, Rows]:
     """The arrays that observations are made of: pictures by name, and the vector."""
     seen = dataset.observations
     return seen if isinstance(seen, dict) else {"observations": seen}
+
+
+def _with_measured_actions(content: dict[str, np.ndarray], path: Path) -> Dataset | None:
+    """A log in physical units can be looked at before anybody has said what they are; None: more is wrong with it."""
+    actions = content.get("actions", np.zeros(0))
+    if actions.dtype.kind not in "biuf" or actions.ndim != 2 or not actions.size:
+        return None
+    bounds = ActionRange(tuple(actions.min(axis=0).tolist()), tuple(actions.max(axis=0).tolist()))
+    try:
+        check_finite(actions, "actions", str(path))
+        dataset = dataset_of({**content, "actions": bounds.to_unit(actions)}, path)
+    except DataError:
+        return None
+    return dataclasses.replace(dataset, action_range=bounds)
 
 
 def _made_by(metadata: dict[str, Any] | None) -> str:
@@ -277,9 +297,8 @@ def _which(rows: np.ndarray, episode: np.ndarray) -> np.ndarray:
 
 
 def _returns(returns: np.ndarray) -> Returns:
-    order = np.argsort(returns, kind="stable").tolist()
+    best, worst = (tuple(np.argsort(by, kind="stable")[:3].tolist()) for by in (-returns, returns))
     quantiles = tuple(np.quantile(returns, QUANTILES).tolist())
-    best, worst = tuple(reversed(order[-3:])), tuple(order[:3])
     return Returns(float(returns.min()), float(returns.mean()), float(returns.max()), quantiles, best, worst)
 
 
@@ -289,6 +308,8 @@ def _findings(found: Inspection, dataset: Dataset) -> list[str]:
     unit = bounds if dataset.action_range is None else dataset.action_range.to_unit(bounds)
     lines = [findings.gap_finding(gaps) for gaps in found.gaps or ()]
     lines += findings.episode_findings(np.array(found.lengths), found.duplicates or ())
+    if found.returns is not None and found.successes is not None:
+        lines += findings.return_findings(np.array(found.returns), np.array(found.successes))
     if dataset.has_rewards and np.ptp(np.asarray(dataset.rewards)[dataset.transitions]) == 0:
         lines.append(f"all rewards are {found.mean_reward:.4g}: nothing can be learned from them")
     lines += findings.action_findings(found.actions, unit.T.tolist())
