@@ -2,6 +2,7 @@
 
     python -m benchmarks.data load      a million transitions from a file, rewards included: seconds, most memory
     python -m benchmarks.data pixels    pictures that stay in their file: batches a second, growth of memory
+    python -m benchmarks.data cameras   updates a second on two cameras and a vector, and their wait for data
     python -m benchmarks.data generate  episodes a second of the scripted oracles
     python -m benchmarks.data sample    batches a second: drawn by a compiled program, and streamed from the host
 
@@ -13,6 +14,9 @@ shared pages as in benchmarks.memory), less what it held before loading; Linux o
 does), and in a process of its own opens it and reads batches with stacks of three frames, as training does. The file
 was just written, so it is in the page cache as far as there is memory. Memory is what the process holds for itself
 (RssAnon; Linux only): pages of the mapped file belong to the page cache, which gives them back when asked.
+
+``cameras`` trains on such a file of two cameras of 64 x 64 x 3 and a vector, as ``guidedflow train FILE --preset quick``
+does; its numbers are those of the run's metrics.jsonl, the first row, in which the program is compiled, left out.
 
 ``generate`` counts seconds from the call to the files; the rate leaves out the workers' start and first episodes.
 
@@ -31,12 +35,13 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+import guidedflow
 from benchmarks.common import TASK, apart, elapsed, parse, report, run, say, spread
 from benchmarks.memory import Watch, held, own
 from guidedflow.data.formats import npz
 from guidedflow.errors import SettingsError
 from guidedflow.processes import available_cores
-from guidedflow.settings import Count
+from guidedflow.settings import Count, Sizes
 from guidedflow.suites import find_task, generate
 from guidedflow.suites.ogbench.oracles import episode_record
 
@@ -91,8 +96,6 @@ def write_steps(path: str, rows: int, compressed: bool) -> int:
 
 def load(folder: str) -> dict[str, float]:
     import jax
-
-    import guidedflow
 
     guidedflow.load_dataset  # noqa: B018  (imports what loading needs)
     baseline = held(os.getpid())
@@ -186,6 +189,67 @@ def streamed(
                 look()
             rates.append(batches / (time.perf_counter() - began))
     return rates[1:]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cameras:
+    """Train on pictures and vectors that stay in their file."""
+
+    agent: str = "gfp"
+    """Name of the agent."""
+    frames: Count = 20_000
+    """Steps in the file, in episodes of a thousand."""
+    size: Count = 64
+    """Height and width of both cameras' pictures."""
+    batch_size: Count = 64
+    """Transitions an update."""
+    hidden: Sizes = (256, 256, 256)
+    """Hidden layer sizes, those of the quick preset."""
+    steps: Count = 50
+    """Updates, in rows of metrics of ``log_every``."""
+    log_every: Count = 10
+    """Updates a measurement."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+    def measure(self) -> list[dict[str, Any]]:
+        """One row."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "cameras.npz"
+            write_cameras(path, self.frames, self.size)
+            settings = {"batch_size": self.batch_size, "hidden": self.hidden, "steps": self.steps}
+            settings |= {"log_every": self.log_every, "save_every": self.steps, "eval_every": self.steps}
+            guidedflow.train(
+                path, agent=self.agent, preset="quick", run_dir=Path(folder) / "run", progress=False, **settings
+            )
+            rows = guidedflow.RunFolder(Path(folder) / "run").metrics()[1:]
+        return [
+            {
+                "agent": self.agent,
+                "updates_per_second": spread(row["updates_per_second"] for row in rows),
+                "data_wait": spread(row["data_wait"] for row in rows),
+            }
+        ]
+
+
+def write_cameras(path: Path, frames: int, size: int) -> None:
+    rng, rows = np.random.default_rng(0), np.arange(frames)
+    block = rng.integers(0, 256, (1000, size, size, 3), np.uint8)
+
+    def pictures(shift: int) -> tuple[tuple[int, ...], Any, Any]:
+        starts = range(0, frames, 1000)
+        return (frames, size, size, 3), np.uint8, (np.roll(block, start + shift)[: frames - start] for start in starts)
+
+    arrays: dict[str, Any] = {
+        "observations/front": pictures(0),
+        "observations/wrist": pictures(1),
+        "observations/joints": ((frames, 7), np.float32, iter([rng.normal(size=(frames, 7))])),
+        "actions": ((frames, 7), np.float32, iter([rng.uniform(-1, 1, (frames, 7))])),
+        "rewards": ((frames,), np.float32, iter([rng.normal(size=frames)])),
+        "terminals": ((frames,), np.bool_, iter([(rows % 1000 == 999) | (rows == frames - 1)])),
+    }
+    with path.open("wb") as file:
+        npz.write(file, arrays)
 
 
 def idle_agent() -> Any:
@@ -301,7 +365,7 @@ class Sample:
 
 
 def main() -> None:
-    program = parse(Load | Pixels | Generate | Sample)
+    program = parse(Load | Pixels | Cameras | Generate | Sample)
     report({"measured": type(program).__name__.lower(), **vars(program)}, program.measure())
 
 

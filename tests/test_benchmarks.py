@@ -106,6 +106,10 @@ def test_data_is_made_loaded_and_sampled(rows):
     pixels = ["--frames", "40", "--batch-size", "2", "--batches", "2", "--repeats", "1"]
     (read,) = rows("data", "pixels", *pixels)
     assert_positive(read, "open_seconds", "batches_per_second")
+    small = ["--agent", "bc", "--frames", "60", "--size", "8", "--hidden", "8", "--batch-size", "2"]
+    (trained,) = rows("data", "cameras", *small, "--steps", "4", "--log-every", "2")
+    assert_positive(trained, "updates_per_second")
+    assert 0 <= trained["data_wait"]["median"] <= 1
     drawn = rows("data", "sample", "--rows", "2000", "--batches", "5", "--repeats", "1")
     assert [row["path"] for row in drawn] == ["compiled", "streamed"]
     for row in drawn:
