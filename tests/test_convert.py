@@ -655,7 +655,9 @@ def test_sources_that_are_none(tmp_path, minari_set):
     ):
         gf.convert(tmp_path / "nowhere", new)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"empty: expected episodes \(.npz, .hdf5, .h5 files\) or a Minari data set"):
+    with pytest.raises(
+        DataError, match=r"empty: expected episodes \(.npz, .hdf5, .h5 files\), a LeRobot .* or a Minari"
+    ):
         gf.convert(tmp_path / "empty", new)
     (tmp_path / "data.csv").write_text("1,2")
     with pytest.raises(DataError, match=r"data.csv: expected a file that ends in .npz, .*found another file"):

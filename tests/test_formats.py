@@ -94,18 +94,20 @@ def assert_same(dataset, other):
     assert dataset.spec == other.spec
 
 
-def test_this_test_knows_every_format():
-    assert WRITERS.keys() == FORMATS.keys()
+def test_the_tests_know_every_format():
+    assert {*WRITERS, "lerobot", "robomimic"} == FORMATS.keys()  # Those two are in test_robots.py.
 
 
 @pytest.mark.parametrize("name", FORMATS)
-class TestEveryFormat:
-    def test_keeps_the_contract(self, name):
-        assert isinstance(FORMATS[name], Format)
-        assert isinstance(FORMATS[name], ModuleType)
-        for member in ("recognises", "read", "load", "metadata", "recordings"):
-            assert getattr(FORMATS[name], member).__doc__
+def test_every_format_keeps_the_contract(name):
+    assert isinstance(FORMATS[name], Format)
+    assert isinstance(FORMATS[name], ModuleType)
+    for member in ("recognises", "read", "load", "metadata", "checksums", "recordings", "splits"):
+        assert getattr(FORMATS[name], member).__doc__
 
+
+@pytest.mark.parametrize("name", WRITERS)
+class TestFormatsOfArrays:
     def test_recognises_its_own_alone(self, name, tmp_path):
         path = written(name, tmp_path)
         assert [other for other in FORMATS if FORMATS[other].recognises(path)] == [name]
@@ -130,6 +132,9 @@ class TestEveryFormat:
         path = written(name, tmp_path)
         converted = gf.load_dataset(gf.convert(path, tmp_path / "converted.npz"))
         assert_same(converted, formats.load(path))
+
+    def test_sets_no_episodes_apart(self, name, tmp_path):
+        assert formats.splits(written(name, tmp_path)) == {}
 
     def test_knows_what_guidedflow_made(self, name, tmp_path):
         assert formats.metadata(written(name, tmp_path, METADATA)) == METADATA
@@ -305,7 +310,7 @@ def test_pictures_that_an_older_convert_flattened_are_a_problem(tmp_path):
 
 @pytest.mark.slow
 def test_the_commands_take_every_format(tmp_path):
-    for name in FORMATS:
+    for name in WRITERS:
         folder = tmp_path / name
         folder.mkdir()
         path = written(name, folder)

@@ -4,20 +4,22 @@ import importlib.util
 import json
 import logging
 import shutil
+from functools import partial
 from pathlib import Path
 
 import h5py
+import jax
 import numpy as np
 import pytest
-from conftest import SHARED
+from conftest import SHARED, guidedflow, train_until_killed, trained_agents
 
 import guidedflow as gf
 from guidedflow.cli.show import Reward
-from guidedflow.data import formats
+from guidedflow.data import formats, pictures
 from guidedflow.data.formats import lerobot
 from guidedflow.data.inspect import inspect
 from guidedflow.data.rewards import REWARDS
-from guidedflow.errors import DataError, SettingsError
+from guidedflow.errors import DataError, GuidedflowError, SettingsError
 
 pytest.importorskip("pyarrow")
 pytest.importorskip("av")
@@ -38,6 +40,7 @@ from robots import (
 
 THEIRS = SHARED / "data/formats" if SHARED else Path("none")
 needs_theirs = pytest.mark.skipif(not THEIRS.is_dir(), reason="the data sets that LeRobot and robomimic wrote")
+STATE = "observation.state"
 CODES = {"front": 0, "wrist": 1, "agentview": 2}
 
 
@@ -56,7 +59,8 @@ def refused(path: Path, match: str, tmp_path: Path, **options) -> None:
     """Whoever reads it gets the same line, and nothing is written."""
     known = formats.find_format(path)
     output = tmp_path / "converted.npz"
-    readers = [known.read, known.load, lambda path, **options: gf.convert(path, output, **options)]
+    convert = partial(gf.convert, output=output, action_range="measured")
+    readers = [known.load, lambda path, **options: convert(path, **options)]
     for reader in readers:
         with pytest.raises((DataError, SettingsError), match=match) as caught:
             reader(path, **options)
@@ -99,7 +103,11 @@ def test_an_episode_of_lerobot_ends_at_its_first_success(reward):
     np.testing.assert_array_equal(found["terminals"], terminal)
     cut = np.array([pair in [(16, 3), (27, 5)] for pair in zip(frame[kept], episode[kept], strict=True)])
     np.testing.assert_array_equal(found["timeouts"], cut)
-    wanted = truth["reward"].reshape(-1)[kept] if reward in (None, "recorded") else terminal - (reward == "step-cost")
+    wanted = (
+        truth["reward"].reshape(-1)[kept]
+        if reward in (None, "recorded")
+        else terminal.astype(int) - (reward == "step-cost")
+    )
     np.testing.assert_array_equal(found["rewards"], wanted.astype(np.float32))
 
 
@@ -127,8 +135,8 @@ def test_robomimics_own_file_is_what_went_into_it():
     for name, wanted in (("actions", "actions"), ("observations/robot0_eef_pos", "eef_pos"), ("success", "success")):
         np.testing.assert_array_equal(found[name], truth[wanted])
     np.testing.assert_array_equal(found["observations/agentview_image"], truth["agentview_image"])
-    assert [code(picture)[0] >> 4 for picture in found["observations/agentview_image"]] == truth["demo"].tolist()
-    assert truth["demo"][np.flatnonzero(found["timeouts"])].tolist() == [0, 1, 2, 9, 10]
+    assert [f"demo_{code(picture)[0] >> 4}" for picture in found["observations/agentview_image"]] == [*truth["demo"]]
+    assert [*truth["demo"][found["timeouts"]]] == ["demo_0", "demo_1", "demo_2", "demo_9", "demo_10"]
     kept = read(path)
     assert np.flatnonzero(kept["terminals"]).tolist() == [13, 40, 49, 111]
     np.testing.assert_array_equal(read(path, reward="success")["rewards"], kept["terminals"])
@@ -162,9 +170,9 @@ def test_tasks_that_change_within_an_episode_make_episodes(tmp_path):
 @pytest.mark.parametrize(
     ("outcomes", "has_rewards", "terminals"),
     [
-        (("reward", "success", "done"), True, [3, 12]),
+        (("reward", "success", "done"), True, [3, 13]),
         (("reward", "done"), True, [4, 8, 14]),
-        (("success",), True, [3, 12]),
+        (("success",), True, [3, 13]),
         (("reward",), True, []),
         (("done",), False, []),
         ((), False, []),
@@ -176,11 +184,8 @@ def test_what_was_recorded_decides_where_episodes_end(outcomes, has_rewards, ter
     (recording,) = lerobot.recordings(tmp_path / "own")
     found = recording.fields
     assert ("rewards" in found) == has_rewards
-    before = np.cumsum(found["timeouts"] | found["terminals"])
-    assert before[-1] == 3
-    rows = np.flatnonzero(found["terminals"])
-    all_rows = [int(np.flatnonzero((truth["action"] == found["actions"][row]).all(axis=1))[0]) for row in rows]
-    assert all_rows == terminals
+    assert np.count_nonzero(found["timeouts"] | found["terminals"]) == 3
+    np.testing.assert_array_equal(found["actions"][found["terminals"]], truth["action"][terminals])
     assert ("next.done ends an episode" in caplog.text) == (outcomes == ("reward", "done"))
 
 
@@ -332,7 +337,13 @@ def features(**changes):
     return damage
 
 
-STATE, SHORT = "observation.state", {"dtype": "float32", "shape": [2]}
+def repeated(path: Path) -> None:
+    """Ten million frames in a table of some kilobytes."""
+    write_table(path / TABLE, {STATE: np.zeros(10**7, np.int64)})
+    assert (path / TABLE).stat().st_size < 10**5
+
+
+SHORT = {"dtype": "float32", "shape": [2]}
 BAD = {
     "truncated table": (cut(TABLE, 0.6), r"file-000.parquet: expected a whole Parquet file"),
     "truncated episodes": (cut(EPISODES, 0.9), r"episodes/.*parquet: expected a whole Parquet file"),
@@ -410,6 +421,20 @@ BAD = {
         column(EPISODES, "length", lambda values: replaced(values, 0, 10**9 - 1)),
         r"total_frames: expected the 1,000,000,009 of meta/episodes",
     ),
+    "a hundred frames a byte": (
+        repeated,
+        r"observation.state: expected a column of a size that [\d,]+ bytes of a file can hold, found 240,000,000",
+    ),
+    "a name of none": (
+        features(**{"observation.\n": {"dtype": "float32", "shape": [1]}}),
+        r"features: expected names that can be printed, found 'observation.\\n'",
+    ),
+    "a name above": (
+        features(
+            **{"observation.images.front": None, "observation.images/../../../x": {"dtype": "video", "shape": [1]}}
+        ),
+        r"meta/episodes.*videos/observation.images/../../../x/chunk_index: expected a column of that name",
+    ),
     "a negative file": (
         column(EPISODES, "data/file_index", lambda values: replaced(values, 0, -1)),
         r"data/file_index: expected numbers from 0 to 1e9",
@@ -439,3 +464,195 @@ def test_a_bad_data_set_of_lerobot_is_one_line(damage, tmp_path):
     change, match = BAD[damage]
     change(tmp_path / "own")
     refused(tmp_path / "own", match, tmp_path)
+
+
+def one_demonstration(change):
+    def damage(path: Path) -> None:
+        with h5py.File(path, "a") as file:
+            change(file["data/demo_2"])
+
+    return damage
+
+
+def shortened(name: str):
+    def change(group) -> None:
+        values = group[name][:-1]
+        del group[name]
+        group[name] = values
+
+    return change
+
+
+def reshaped(group) -> None:
+    values = group["obs/state"][:, :2]
+    del group["obs/state"]
+    group["obs/state"] = values
+
+
+def raw(group) -> None:
+    del group["obs"], group["next_obs"]
+
+
+def elsewhere(group) -> None:
+    del group["obs/state"]
+    group["obs/state"] = h5py.ExternalLink("other.hdf5", "/state")
+
+
+def not_a_number(group) -> None:
+    group["obs/state"][1, 2] = np.nan
+
+
+BAD_FILES = {
+    "raw": (
+        one_demonstration(raw),
+        r"data/demo_2: expected actions and observations \(obs\), found .*states; robomimic's",
+    ),
+    "mixed shapes": (
+        one_demonstration(reshaped),
+        r"demo_2/obs/state: expected numbers of shape \(3,\) a row, as in demo_0",
+    ),
+    "fewer rewards": (
+        one_demonstration(shortened("rewards")),
+        r"demo_2/rewards: expected 4 rows as in actions, found 3",
+    ),
+    "fewer pictures": (one_demonstration(shortened("obs/image")), r"demo_2/obs/image: expected 4 rows as in actions"),
+    "no actions": (
+        one_demonstration(lambda group: group.pop("actions")),
+        r"demo_2/actions: expected rows, as in demo_0",
+    ),
+    "no key": (one_demonstration(lambda group: group["obs"].pop("state")), r"demo_2/obs/state: expected rows, as in"),
+    "a link": (
+        one_demonstration(elsewhere),
+        r"obs/state: expected an array or a group in this file, found a link into",
+    ),
+    "no number": (one_demonstration(not_a_number), r"observations/state: expected finite numbers .* found nan in row"),
+}
+
+
+@pytest.mark.parametrize("damage", BAD_FILES)
+def test_a_bad_file_of_robomimic_is_one_line(damage, tmp_path):
+    write_robomimic(tmp_path / "a.hdf5")
+    change, match = BAD_FILES[damage]
+    change(tmp_path / "a.hdf5")
+    refused(tmp_path / "a.hdf5", match, tmp_path)
+
+
+def test_parts_that_the_data_names_wrongly_are_refused(tmp_path):
+    write_robomimic(tmp_path / "a.hdf5")
+    with h5py.File(tmp_path / "a.hdf5", "a") as file:
+        file["mask/test"] = np.array([b"demo_7"])
+    with pytest.raises(DataError, match=r"mask/test: expected demonstrations of data, found 'demo_7'"):
+        formats.splits(tmp_path / "a.hdf5")
+    write_lerobot(tmp_path / "own")
+    edited(tmp_path / "own", splits={"train": "0:x"})
+    with pytest.raises(DataError, match=r"splits: expected episodes as 0:3, found '0:x'"):
+        formats.splits(tmp_path / "own")
+
+
+def test_a_folder_of_files_of_robomimic_is_not_one_of_episodes(tmp_path):
+    (tmp_path / "folder").mkdir()
+    write_robomimic(tmp_path / "folder/a.hdf5")
+    with pytest.raises(DataError, match=r"a.hdf5: expected one episode, found demonstrations of robomimic"):
+        gf.convert(tmp_path / "folder", tmp_path / "b.npz")
+
+
+def test_pictures_that_do_not_fit_are_referred_to_convert(tmp_path, monkeypatch):
+    truth = write_lerobot(tmp_path / "own", camera="image")
+    monkeypatch.setattr(pictures, "available_memory", lambda: 10_000)
+    with pytest.raises(DataError, match=r"own: expected pictures that fit into .*`guidedflow data convert`"):
+        gf.load_dataset(tmp_path / "own")
+    converted = gf.convert(tmp_path / "own", tmp_path / "own.npz", action_range="measured", reward="none")
+    dataset = gf.load_dataset(converted)
+    assert isinstance(dataset.observations["front"], np.memmap)
+    np.testing.assert_array_equal(dataset.observations["front"], truth["front"])
+
+
+@pytest.mark.parametrize("kind", ["video", "image", "robomimic"])
+def test_what_is_converted_is_what_would_be_trained_on(kind, tmp_path):
+    is_lerobot = kind != "robomimic"
+    path = tmp_path / ("own" if is_lerobot else "a.hdf5")
+    write_lerobot(path, camera=kind) if is_lerobot else write_robomimic(path)
+    options = {"action_range": "measured"} if is_lerobot else {}
+    converted = gf.load_dataset(gf.convert(path, tmp_path / "own.npz", reward="success", **options))
+    direct = gf.load_dataset(path, reward="success")
+    assert converted.spec == direct.spec
+    for mine, theirs in zip(jax.tree.leaves(converted), jax.tree.leaves(direct), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    picture = "front" if is_lerobot else "image"
+    alone = gf.load_dataset(gf.convert(path, tmp_path / "vectors.npz", observation_keys=["state"], **options))
+    assert alone.spec.observation_keys == (("state", (3,)),)
+    assert picture in direct.observations
+
+
+def line_of(path: Path) -> str | None:
+    """What reading it is refused with; None if it is not."""
+    try:
+        read(path)
+    except GuidedflowError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize("kind", ["video", "image", "robomimic"])
+def test_damage_of_any_kind_is_one_line_or_goes_unnoticed(kind, tmp_path):
+    """These formats have no checksums: other values may come out, but never another error or none at all."""
+    path = tmp_path / ("own" if kind != "robomimic" else "a.hdf5")
+    write_robomimic(path) if kind == "robomimic" else write_lerobot(path, camera=kind)
+    rng, errors = np.random.default_rng(0), 0
+    for file in sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]:
+        content = file.read_bytes()
+        flipped = [bytearray(content) for _ in range(20)]
+        for changed in flipped:
+            changed[rng.integers(len(content))] ^= 1 << rng.integers(8)
+        for damaged in [*(content[: len(content) * quarter // 4] for quarter in range(4)), *flipped]:
+            file.write_bytes(damaged)
+            problem = line_of(path)
+            errors += problem is not None
+            assert problem is None or (str(path) in problem and "\n" not in problem)
+        file.write_bytes(content)
+    assert errors >= 4
+
+
+@pytest.mark.slow
+def test_training_goes_on_with_the_rewards_and_the_task_that_it_began_with(tmp_path):
+    path = tmp_path / "own"
+    write_lerobot(path, (8, 9, 8), task=[0] * 17 + [1] * 8, camera=None)
+    settings = {"preset": "quick", "hidden": (8,), "batch_size": 8, "log_every": 10, "save_every": 20, "steps": 40}
+    options = {"reward": "step-cost", "instruction": TEXTS[0]}
+    whole = gf.train(path, agent="iql", run_dir=tmp_path / "whole", progress=False, **settings, **options)
+    train_until_killed(30, str(path), agent="iql", run_dir=tmp_path / "cut", progress=False, **settings, **options)
+    saved = json.loads((tmp_path / "cut/config.json").read_text())
+    assert (saved["data"]["reading"], saved["data"]["episodes"]) == (options, 2)
+    with pytest.raises(SettingsError, match="found others: reward step-cost -> success"):
+        gf.resume(tmp_path / "cut", reward="success")
+    gf.resume(tmp_path / "cut", progress=False, **options)
+    for mine, theirs in zip(
+        *(jax.tree.leaves(trained_agents(run)) for run in (whole.path, tmp_path / "cut")), strict=True
+    ):
+        np.testing.assert_array_equal(mine, theirs)
+    policy = gf.load_policy(whole.path)
+    assert (policy.spec.action_range.low <= policy({"state": np.zeros(3)})).all()
+
+
+@pytest.mark.slow
+def test_the_commands_take_robots_recordings(tmp_path):
+    write_lerobot(tmp_path / "own")
+    shown = guidedflow("data", "inspect", tmp_path / "own", "--reward", "step-cost", "--json")
+    assert shown.returncode == 0, shown.stderr
+    found = json.loads(shown.stdout)
+    assert (found["episodes"], found["success_share"], found["episode_returns"]["highest"]) == (3, 2 / 3, -3.0)
+    assert shown.stderr.count("stand for the lowest to the highest") == 1
+    write_robomimic(tmp_path / "a.hdf5")
+    converted = guidedflow("data", "convert", tmp_path / "a.hdf5", tmp_path / "a.npz", "--reward", "success")
+    assert (converted.returncode, converted.stderr) == (0, ""), converted.stderr
+    write_lerobot(tmp_path / "vectors", camera=None)
+    small = ["--preset", "quick", "--hidden", "8", "--batch-size", "8", "--steps", "20", "--log-every", "10"]
+    bc = ["train", tmp_path / "vectors", "--agent", "bc", "--reward", "none"]
+    trained = guidedflow(*bc, *small, "--run-dir", tmp_path / "run")
+    assert trained.returncode == 0, trained.stderr
+    refused = guidedflow("train", "--resume", tmp_path / "run", "--reward", "success")
+    assert (refused.returncode, "reward none -> success" in refused.stderr) == (2, True), refused.stderr
+    (tmp_path / "own" / VIDEO).unlink()
+    bad = guidedflow("train", tmp_path / "own", "--agent", "bc", *small, "--run-dir", tmp_path / "bad")
+    assert (bad.returncode, bad.stderr.count("\n")) == (2, 1), bad.stderr
+    assert not (tmp_path / "bad").exists()

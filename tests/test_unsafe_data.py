@@ -537,8 +537,9 @@ def test_inspecting_says_what_the_checksums_cover(tmp_path):
 def test_what_a_killed_convert_left_is_removed_by_the_next(tmp_path):
     write_npz(tmp_path / "own.npz", own_arrays())
     program = (
-        "import os, sys, numpy as np, guidedflow as gf\n"
-        "np.savez = lambda file, **fields: (file.write(b'half'), file.flush(), os.kill(os.getpid(), 9))\n"
+        "import os, sys, guidedflow as gf\n"
+        "from guidedflow.data.formats import npz\n"
+        "npz.write = lambda file, *_, **__: (file.write(b'half'), file.flush(), os.kill(os.getpid(), 9))\n"
         "gf.convert(sys.argv[1], sys.argv[2])"
     )
     target = tmp_path / "new.npz"

@@ -221,6 +221,9 @@ def _info(path: Path, level: int = logging.DEBUG) -> _Info:
     described, splits = saved.get("features"), saved.get("splits") or {}
     if not isinstance(described, dict) or not isinstance(splits, dict) or not isinstance(data_path, str):
         raise DataError(f"{where}: expected features, splits and data_path, found none or others")
+    unprintable = [name for name in described if not name.isprintable()]
+    if unprintable:
+        raise DataError(f"{where}: features: expected names that can be printed, found {unprintable[0][:100]!r}")
     features = {name: _feature(feature, f"{where}: {name}") for name, feature in described.items()}
     known = {name: feature for name, feature in features.items() if feature is not None}
     totals = {name: saved.get(name) for name in ("total_episodes", "total_frames")}

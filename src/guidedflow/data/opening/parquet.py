@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,7 +51,12 @@ class Table:
         import pyarrow
         import pyarrow.compute
 
-        self._check_column(name)
+        self._check_name(name)
+        # The rows are all that can be asked for: what a damaged column says of itself ends the process in pyarrow.
+        size = 8 * self.rows * math.prod(shape)
+        if size > max(ALWAYS_ALLOWED, MOST_UNPACKED * self._size):
+            raise self._error(name, f"a column of a size that {self._size:,} bytes of a file can hold", f"{size:,}")
+        check_memory(size, f"{self._path}: {name}")
         column = self._file.read(columns=[name]).column(name).combine_chunks()
         if isinstance(column, pyarrow.ChunkedArray):  # Of no chunks, in older versions.
             column = pyarrow.concat_arrays(column.chunks) if column.num_chunks else pyarrow.array([], column.type)
@@ -124,20 +130,6 @@ class Table:
     def _check_name(self, name: str) -> None:
         if name not in self.names:
             raise self._error(name, "a column of that name", ", ".join(self.names) or "none")
-
-    def _check_column(self, name: str) -> None:
-        """That there is such a column, and that it has the size that a file of this size can hold."""
-        self._check_name(name)
-        values, metadata = 0, self._file.metadata
-        for group in range(metadata.num_row_groups):
-            for number in range(metadata.num_columns):
-                column = metadata.row_group(group).column(number)
-                if column.path_in_schema == name or column.path_in_schema.startswith(f"{name}."):
-                    values += column.num_values
-        size = 8 * max(values, self.rows)
-        if size > max(ALWAYS_ALLOWED, MOST_UNPACKED * self._size):
-            raise self._error(name, f"a column of a size that {self._size:,} bytes of a file can hold", f"{size:,}")
-        check_memory(size, f"{self._path}: {name}")
 
     def _error(self, name: str, expected: str, found: str) -> DataError:
         return DataError(f"{self._path}: {name}: expected {expected}, found {found}")
