@@ -131,7 +131,8 @@ def inspect(
     fields = [_field(name, array) for name, array in content.items() if name != "metadata"]
     recorded = {name: content[name] for name in RECORDED if name in content}
     del content  # Loading reads it again; together they might not fit into memory.
-    found, dataset = Inspection(path, _made_by(formats.metadata(path)), None, fields, [], []), None
+    found = Inspection(path, _made_by(formats.metadata(path)), None, fields, [], [])
+    dataset, is_converted = None, True
     try:
         if known is not None:
             parts = {name: len(episodes) for name, episodes in known.splits(path, **options).items()}
@@ -141,10 +142,12 @@ def inspect(
     except DataError as error:
         found = found._replace(problems=[str(error)])
         if known is not None and load is None:
-            dataset = _with_measured_actions(known.read(path, **options), path)
+            dataset, is_converted = _with_measured_actions(known.read(path, **options), path), False
     if dataset is not None:
         found = found._replace(**_summary(dataset, recorded, ends_at_success))
         found = found._replace(findings=_findings(found, dataset))
+        if not is_converted and found.spec is not None:
+            found = found._replace(spec={**found.spec, "action_range": None})  # Nobody has said yet what it is.
     if html is not None:
         from guidedflow.data.inspection_page import draw_page  # Here: Matplotlib takes a while to import.
 
@@ -194,9 +197,10 @@ def entries(dataset: Dataset) -> dict[str, Rows]:
 
 
 def _with_measured_actions(content: dict[str, np.ndarray], path: Path) -> Dataset | None:
-    """A log in physical units can be looked at before anybody has said what they are; None: more is wrong with it."""
+    """A log in physical units, which can be looked at before they are converted; None: something else is wrong."""
     actions = content.get("actions", np.zeros(0))
-    if actions.dtype.kind not in "biuf" or actions.ndim != 2 or not actions.size:
+    is_vectors = actions.dtype.kind in "iuf" and actions.ndim == 2 and actions.size > 0
+    if not is_vectors or (actions.min() >= -1 and actions.max() <= 1):
         return None
     bounds = ActionRange(tuple(actions.min(axis=0).tolist()), tuple(actions.max(axis=0).tolist()))
     try:
