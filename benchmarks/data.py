@@ -15,8 +15,8 @@ does), and in a process of its own opens it and reads batches with stacks of thr
 was just written, so it is in the page cache as far as there is memory. Memory is what the process holds for itself
 (RssAnon; Linux only): pages of the mapped file belong to the page cache, which gives them back when asked.
 
-``cameras`` trains on such a file of two cameras of 64 x 64 x 3 and a vector, as ``guidedflow train FILE --preset quick``
-does; its numbers are those of the run's metrics.jsonl, the first row, in which the program is compiled, left out.
+``cameras`` trains on a file of two cameras of 64 x 64 x 3 and a vector, as ``guidedflow train FILE --preset quick``
+does. Its numbers are those of the run's metrics.jsonl without the first row, in which the program is compiled.
 
 ``generate`` counts seconds from the call to the files; the rate leaves out the workers' start and first episodes.
 

@@ -112,7 +112,7 @@ def measure(policy: guidedflow.Policy, task: Task, arguments: Arguments) -> dict
     make_env = functools.partial(task.suite.make_env, task)
     workers = arguments.workers or available_cores()
     began = time.perf_counter()
-    options: dict[str, Any] = {"gl_backend": task.gl_backend(), "observation_keys": spec.observation_keys}
+    options: dict[str, Any] = {"gl_backend": task.gl_backend(), "spec": spec}
     with VectorEnv(make_env, slots=slots, workers=workers, **options) as env:
         started = time.perf_counter() - began
         run_episodes(act, env, spec, episodes=slots, seed=0)

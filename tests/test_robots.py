@@ -14,6 +14,7 @@ import pytest
 from conftest import SHARED, guidedflow, train_until_killed, trained_agents
 
 import guidedflow as gf
+from guidedflow.cli.inspect import Inspect
 from guidedflow.cli.show import Reward
 from guidedflow.data import formats, pictures
 from guidedflow.data.formats import lerobot
@@ -121,8 +122,11 @@ def test_one_task_of_lerobots_data_set(caplog):
     assert {code(picture)[0] for picture in found["observations/wrist"]} == {33, 49, 81}
     assert not caplog.records
     list(lerobot.recordings(path))
-    assert "2 tasks are taken together, of which instruction chooses one: 'reach the red cube', 'push" in caplog.text
-    with pytest.raises(SettingsError, match=r"instruction: expected one of 'reach the red cube', .*found 'dance'"):
+    assert (
+        "2 tasks are taken together, of which instruction chooses one: 'push the blue block to the left', 'reach"
+        in caplog.text
+    )
+    with pytest.raises(SettingsError, match=r"instruction: expected one of 'push the blue .*found 'dance'"):
         read(path, instruction="dance")
 
 
@@ -197,6 +201,9 @@ def test_a_reward_that_was_not_recorded_is_refused(tmp_path):
         SettingsError, match=r"reward: expected one of recorded, success, step-cost, none, found 'many'"
     ):
         read(tmp_path / "own", reward="many")
+    write_robomimic(tmp_path / "a.hdf5")
+    with pytest.raises(SettingsError, match=r"reward: expected one of recorded, .* found 'many'"):
+        read(tmp_path / "a.hdf5", reward="many")
     assert Reward.__args__ == REWARDS
 
 
@@ -411,7 +418,10 @@ BAD = {
         features(**{STATE: None, "observation.images.front": None}),
         r"features: expected an observation, found none",
     ),
-    "features of none": (lambda path: edited(path, features=3), r"info.json: expected features, splits and data_path"),
+    "features of none": (
+        lambda path: edited(path, features=3),
+        r"features: expected JSON's object, found 3",
+    ),
     "a feature of none": (features(action={"dtype": 3}), r"action: expected dtype and shape"),
     "a billion frames": (
         lambda path: edited(path, total_frames=10**9),
@@ -454,7 +464,10 @@ BAD = {
         lambda path: (path / VIDEO).write_text(f"#EXTM3U\n#EXTINF:1,\n{path / VIDEO.replace('000.mp4', '001.mp4')}\n"),
         r"file-000.mp4: expected a whole mp4 file",
     ),
-    "a split of none": (lambda path: edited(path, splits=["train"]), r"info.json: expected features, splits and data"),
+    "a split of none": (
+        lambda path: edited(path, splits=["train"]),
+        r"splits: expected JSON's object, found",
+    ),
 }
 
 
@@ -513,7 +526,7 @@ BAD_FILES = {
     ),
     "fewer rewards": (
         one_demonstration(shortened("rewards")),
-        r"demo_2/rewards: expected 4 rows as in actions, found 3",
+        r"demo_2/rewards: expected 4 rows as in actions, found \(3,\)",
     ),
     "fewer pictures": (one_demonstration(shortened("obs/image")), r"demo_2/obs/image: expected 4 rows as in actions"),
     "no actions": (
@@ -554,6 +567,17 @@ def test_a_folder_of_files_of_robomimic_is_not_one_of_episodes(tmp_path):
     write_robomimic(tmp_path / "folder/a.hdf5")
     with pytest.raises(DataError, match=r"a.hdf5: expected one episode, found demonstrations of robomimic"):
         gf.convert(tmp_path / "folder", tmp_path / "b.npz")
+
+
+def test_a_folder_of_other_things_is_told_what_was_looked_for(tmp_path):
+    write_lerobot(tmp_path / "above/own", camera=None)
+    wanted = r"above: expected .*LeRobot data set \(with the folders meta and data in it\) or .* found a folder"
+    with pytest.raises(DataError, match=wanted):
+        gf.load_dataset(tmp_path / "above")
+    with pytest.raises(DataError, match=wanted):
+        gf.train(str(tmp_path / "above"))
+    with pytest.raises(DataError, match=wanted):
+        Inspect(str(tmp_path / "above"))()
 
 
 def test_pictures_that_do_not_fit_are_referred_to_convert(tmp_path, monkeypatch):
@@ -611,6 +635,24 @@ def test_damage_of_any_kind_is_one_line_or_goes_unnoticed(kind, tmp_path):
             assert problem is None or (str(path) in problem and "\n" not in problem)
         file.write_bytes(content)
     assert errors >= 4
+
+
+def test_whatever_stands_in_info_json_is_read_or_one_line(tmp_path):
+    write_lerobot(tmp_path / "own")
+    file = tmp_path / "own/meta/info.json"
+    content = json.loads(file.read_text())
+    holders = [content, content["features"], *content["features"].values(), content["splits"]]
+    errors = 0
+    for holder in holders:
+        for name, value in list(holder.items()):
+            for other in (None, True, -1, 1e300, 10**40, "\n{", [], {}, [None], {"a": 1}):
+                holder[name] = other
+                file.write_text(json.dumps(content))
+                problem = line_of(tmp_path / "own")
+                errors += problem is not None
+                assert problem is None or (str(tmp_path) in problem and "\n" not in problem)
+            holder[name] = value
+    assert errors > 300
 
 
 @pytest.mark.slow

@@ -124,17 +124,16 @@ class Spec(NamedTuple):
         found = {name: np.asarray(there[name]) for name in self.pictures}
         if rest:
             found[VECTOR] = flattened(there, rest, source)
-        first = self.pictures[0]
-        for name, array in found.items():
-            shape = shapes[name]
-            is_wrong = name != VECTOR and array.dtype != np.uint8
-            if is_wrong or array.ndim - len(shape) not in (0, 1) or array.shape[-len(shape) :] != shape:
+        for name in self.pictures:
+            array, shape = found[name], shapes[name]
+            if array.dtype != np.uint8 or array.shape[-3:] != shape or array.ndim > 4:
                 raise DataError(
                     f"{source}/{name}: expected a picture, uint8 of shape {shape}, or a batch of such, found "
                     f"{array.dtype} of shape {array.shape}"
                 )
-            batches = [found[one].shape[: found[one].ndim - len(shapes[one])] for one in (first, name)]
-            _check_rows(f"{source}/{name}", batches[1], first, batches[0])
+        first, batches = self.pictures[0], {name: a.shape[: a.ndim - len(shapes[name])] for name, a in found.items()}
+        for name, batch in batches.items():
+            _check_rows(f"{source}/{rest[0][0] if name == VECTOR else name}", batch, first, batches[first])
         return found
 
     @property

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from tyro.conf import Positional
 
 from guidedflow.cli.show import DATA_DIR, INSTRUCTION, REWARD, Flag, Reward, optional, print_fitting, print_json
+from guidedflow.errors import SettingsError
 
 MOST_ACTIONS = 10
 """Rows of the table of actions; more would not fit on a screen beside the rest."""
@@ -41,7 +42,12 @@ class Inspect:
         if formats.is_data(self.what):
             found = inspect(self.what, html=self.html, **options)
         else:
-            task = find_data_task(self.what)
+            try:
+                task = find_data_task(self.what)
+            except SettingsError:
+                if Path(self.what).exists():
+                    formats.find_format(self.what)  # Which says what was looked for.
+                raise
             path = task.suite.find_data(task, self.data_dir)
             load, is_success = functools.partial(task.suite.load, task), task.scored_by == "success"
             found = inspect(path, load, ends_at_success=is_success, html=self.html, **options)

@@ -253,7 +253,10 @@ class Dataset(eqx.Module):
         seen = self.observations
         vectors = seen.get(VECTOR) if isinstance(seen, dict) else seen
         if vectors is None or vectors.ndim != 2:
-            raise DataError(f"{self.source}: observations: expected vectors to normalise, found pictures alone")
+            raise DataError(
+                f"{self.source}: observations: expected vectors to normalise, found pictures alone; leave "
+                "normalize_observations out"
+            )
         rows = np.asarray(vectors)[np.asarray(self.transitions)]
         mean, deviation = rows.mean(axis=0, dtype=np.float64), rows.std(axis=0, dtype=np.float64)
         deviation[deviation < LEAST_DEVIATION] = 1.0

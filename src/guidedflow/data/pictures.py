@@ -20,25 +20,15 @@ class StoredPictures:
         source: what error messages call them.
     """
 
-    dtype = np.dtype(np.uint8)
-
     def __init__(self, shape: tuple[int, ...], read: Callable[[], Iterable[np.ndarray]], source: str):
         self.shape = shape
         self._read = read
         self._source = source
 
     @property
-    def ndim(self) -> int:
-        """4."""
-        return len(self.shape)
-
-    @property
     def nbytes(self) -> int:
         """Of all of them, decoded."""
         return math.prod(self.shape)
-
-    def __len__(self) -> int:
-        return self.shape[0]
 
     def pieces(self) -> Iterator[np.ndarray]:
         """All of them, some at a time.
@@ -54,12 +44,17 @@ class StoredPictures:
                 )
             yield piece
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+    def array(self) -> np.ndarray:
+        """All of them in memory.
+
+        Raises:
+            DataError: as ``pieces``.
+        """
         array, row = np.empty(self.shape, np.uint8), 0
         for piece in self.pieces():
             array[row : row + len(piece)] = piece
             row += len(piece)
-        return array if dtype is None else array.astype(dtype, copy=False)
+        return array
 
 
 def in_memory(fields: Mapping[str, Any], path: Path) -> dict[str, np.ndarray]:
@@ -75,4 +70,4 @@ def in_memory(fields: Mapping[str, Any], path: Path) -> dict[str, np.ndarray]:
             f"{path}: expected pictures that fit into the {left / 1e9:.1f} GB of memory that are left, found "
             f"{size / 1e9:.1f} GB; make a file that is read from the disk of them with `guidedflow data convert`"
         )
-    return {name: np.asarray(value) for name, value in fields.items()}
+    return {name: value.array() if isinstance(value, StoredPictures) else value for name, value in fields.items()}

@@ -106,7 +106,12 @@ def load_dataset(
             raise SettingsError(
                 f"{name}: expected none for {task}, which is no file or folder of data, found {value!r}"
             )
-    known = find_task(str(task))
+    try:
+        known = find_task(str(task))
+    except SettingsError:
+        if Path(task).exists():
+            formats.find_format(task)  # Which says what was looked for.
+        raise
     return known.suite.load(known, known.suite.find_data(known, None if data_dir is None else Path(data_dir)))
 
 

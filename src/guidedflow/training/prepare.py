@@ -6,6 +6,7 @@ import math
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -37,7 +38,7 @@ def own_environment(
         raise SettingsError(f"env: expected none beside the task {task}, which has its own environment")
     if dataset is None:
         raise SettingsError("dataset: expected data to learn from beside an environment of your own, found none")
-    data, record = load_data(None, dataset, None, reading)
+    data, record = load_data(None, dataset, None, reading=reading)
     known = environment_task(env, spec=data.spec)
     known.suite.check(known, data.spec, "dataset" if record.source == IN_MEMORY else record.source)
     return known, data, record
@@ -111,8 +112,8 @@ def load_data(
     task: Task | None,
     dataset: Dataset | Path | str | None,
     data_dir: Path | str | None,
-    reading: Mapping[str, str],
     path: Path | None = None,
+    reading: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[Dataset, DataRecord]:
     """The data to learn from, checked against the task.
 
@@ -120,8 +121,8 @@ def load_data(
         task: what is learned, if it is a task.
         dataset: data of the user's own; None: the task's.
         data_dir: where the task's data lies; None: where its suite keeps it.
-        reading: options of reading data of the user's own, as ``formats.load`` takes them.
         path: of the task's data, if it is known.
+        reading: options of reading data of the user's own, as ``formats.load`` takes them.
     """
     if reading and not isinstance(dataset, str | Path):
         name, value = next(iter(reading.items()))
@@ -147,7 +148,7 @@ def load_data(
         transitions=data.size,
         episodes=data.episodes,
         made_by=None if path is None else formats.metadata(path),
-        reading=reading,
+        reading=dict(reading),
     )
     return data, record
 
@@ -166,8 +167,8 @@ def load_data_again(
         source = Path(before.source)
         dataset = source if data_dir is None else Path(data_dir) / source.name
     if dataset is None and data_dir is None and Path(before.source).exists():
-        return load_data(task, None, None, {}, path=Path(before.source))
-    return load_data(task, dataset, data_dir, before.reading)
+        return load_data(task, None, None, path=Path(before.source))
+    return load_data(task, dataset, data_dir, reading=before.reading)
 
 
 def make_config(

@@ -203,7 +203,7 @@ def _start(
     check_task(agent, known, resolved.train)
     options = execution.options(resolved.train)
     if env is None:
-        data, record = load_data(known, dataset, data_dir, reading)
+        data, record = load_data(known, dataset, data_dir, reading=reading)
     if resolved.train.normalize_observations:
         data = data.normalized()
     agent.check_spec(data.spec)

@@ -181,11 +181,13 @@ class Trainer:
             return DeviceSource(self._dataset, self._keys, self.settings)
         assert self._task is not None
         suite, task = self._task.suite, self._task
+        gl_backend = task.gl_backend()
+        drawn = {} if gl_backend is None else {"render_mode": "rgb_array"}  # As the environments of evaluations are.
         env = VectorEnv(
-            functools.partial(suite.make_env, task, success_timing=self.settings.success_timing),
+            functools.partial(suite.make_env, task, success_timing=self.settings.success_timing, **drawn),
             slots=len(self.members),
             workers=self._workers,
-            gl_backend=task.gl_backend(),
+            gl_backend=gl_backend,
             spec=self._dataset.spec,
         )
         reward = functools.partial(suite.training_reward, task)

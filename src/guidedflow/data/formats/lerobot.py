@@ -31,6 +31,7 @@ _CAMERAS = ("image", "video")
 _NUMBERS = re.compile(r"(float|int|uint)(8|16|32|64)|bool")
 _PLACE = re.compile(r"\{(chunk_index|file_index|video_key)(?::0?(\d?)d)?\}")
 """What stands for a value in ``data_path`` and ``video_path``."""
+_JSON = {dict: "object", str: "string"}
 _LOG = logging.getLogger("guidedflow")
 
 
@@ -219,8 +220,10 @@ def _info(path: Path, level: int = logging.DEBUG) -> _Info:
         raise DataError(f"{where}: fps: expected frames a second, found {reprlib.repr(fps)}")
     data_path, video_path = saved.get("data_path"), saved.get("video_path")
     described, splits = saved.get("features"), saved.get("splits") or {}
-    if not isinstance(described, dict) or not isinstance(splits, dict) or not isinstance(data_path, str):
-        raise DataError(f"{where}: expected features, splits and data_path, found none or others")
+    kinds = {"features": (described, dict), "splits": (splits, dict), "data_path": (data_path, str)}
+    for name, (value, kind) in {**kinds, "video_path": ("" if video_path is None else video_path, str)}.items():
+        if not isinstance(value, kind):
+            raise DataError(f"{where}: {name}: expected JSON's {_JSON[kind]}, found {reprlib.repr(value)}")
     unprintable = [name for name in described if not name.isprintable()]
     if unprintable:
         raise DataError(f"{where}: features: expected names that can be printed, found {unprintable[0][:100]!r}")
@@ -366,8 +369,8 @@ def _chosen(path: Path, frames: _Frames, instruction: str | None, level: int) ->
     """The frames of the task with that text; all if it is None."""
     index = frames.columns["task_index"]
     texts = _texts(path, index)
-    there = {texts[number]: number for number in np.unique(index).tolist()}
-    listed = ", ".join(f"{text[:100]!r}" for text in [*there][:10]) + (", ..." if len(there) > 10 else "")
+    there = {texts[number] for number in np.unique(index).tolist()}
+    listed = ", ".join(f"{text[:100]!r}" for text in sorted(there)[:10]) + (", ..." if len(there) > 10 else "")
     if instruction is None:
         if len(there) > 1:
             _LOG.log(
@@ -376,7 +379,7 @@ def _chosen(path: Path, frames: _Frames, instruction: str | None, level: int) ->
         return frames
     if instruction not in there:
         raise SettingsError(f"instruction: expected one of {listed} for {path}, found {instruction!r}")
-    return frames.of(np.flatnonzero(index == there[instruction]))
+    return frames.of(np.flatnonzero(np.isin(index, [number for number in texts if texts[number] == instruction])))
 
 
 def _pictures(

@@ -23,6 +23,7 @@ from guidedflow.types import is_picture
 SUFFIXES: tuple[str, ...] = hdf5.SUFFIXES
 OPTIONS: tuple[str, ...] = ("reward",)
 _LOG = logging.getLogger("guidedflow")
+_OUTCOMES = ("rewards", "dones")
 _DEMONSTRATION = re.compile(r"demo_(\d{1,18})")
 
 
@@ -143,7 +144,7 @@ def _fields(path: Path, reward: str | None, level: int = logging.DEBUG) -> dict[
         check_memory(sum(one.arrays["actions"].nbytes for one in demonstrations), str(path))
         lengths = [len(one.arrays["actions"]) for one in demonstrations]
         stops = np.cumsum(lengths)
-        recorded, dones = (_joined(demonstrations, name) for name in ("rewards", "dones"))
+        recorded, dones = (_joined(demonstrations, name) for name in _OUTCOMES)
         success = _success(recorded, dones, stops - 1, _environment(path, file).get("reward_shaping"))
         rewards = chosen_rewards(reward, recorded, success, path)
         ends = np.zeros(stops[-1], bool) if rewards is None or success is None else success
@@ -200,7 +201,7 @@ def _check(path: Path, one: _Demonstration, first: _Demonstration) -> None:
             f"{where}: expected actions and observations (obs), found {', '.join(one.arrays) or 'nothing'}; "
             "robomimic's dataset_states_to_obs.py makes observations of a raw file's states"
         )
-    read = ("actions", "rewards", "dones", *(name for name in one.arrays if name.startswith(("obs/", "next_obs/"))))
+    read = ("actions", *_OUTCOMES, *(name for name in one.arrays if name.startswith(("obs/", "next_obs/"))))
     for name in dict.fromkeys([*read, *(name for name in first.arrays if name.startswith(("obs/", "next_obs/")))]):
         found, like = one.arrays.get(name), first.arrays.get(name)
         if found is None and like is None and name != "actions":
@@ -213,9 +214,9 @@ def _check(path: Path, one: _Demonstration, first: _Demonstration) -> None:
                 f"{where}/{name}: expected numbers of shape {like.shape[1:]} a row, as in {first.name} ({like.dtype}), "
                 f"found {found.shape[1:]} ({found.dtype})"
             )
-        if len(found) != len(one.arrays["actions"]):
+        if len(found) != len(one.arrays["actions"]) or (name in _OUTCOMES and found.size != len(found)):
             raise DataError(
-                f"{where}/{name}: expected {len(one.arrays['actions'])} rows as in actions, found {len(found)}"
+                f"{where}/{name}: expected {len(one.arrays['actions'])} rows as in actions, found {found.shape}"
             )
     missing = set(one.entries()) ^ set(one.entries("next_obs"))
     if one.entries("next_obs") and missing:
@@ -226,7 +227,8 @@ def _joined(demonstrations: list[_Demonstration], name: str) -> np.ndarray | Non
     """An array of all demonstrations, one after the other; None if they have none of that name."""
     if name not in demonstrations[0].arrays:
         return None
-    return np.concatenate([one.arrays[name][()] for one in demonstrations])
+    joined = np.concatenate([one.arrays[name][()] for one in demonstrations])
+    return joined.reshape(-1) if name in _OUTCOMES else joined
 
 
 def _environment(path: Path, file: hierarchy.Hierarchy) -> dict[str, Any]:

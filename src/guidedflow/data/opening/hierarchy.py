@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 from guidedflow.data.opening.regular import MOST_JSON, check_memory, regular
-from guidedflow.errors import DataError
+from guidedflow.errors import DataError, GuidedflowError
 
 MOST_LEVELS = 16
 """How deep groups may lie in each other."""
@@ -169,7 +169,7 @@ def opened(path: Path, within: Path | None = None) -> Iterator[Hierarchy]:
     try:
         with h5py.File(path) as file:
             yield Hierarchy(path, file)
-    except DataError:
+    except GuidedflowError:
         raise
     except (
         OSError,

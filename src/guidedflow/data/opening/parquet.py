@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from guidedflow.data.opening.regular import check_memory, regular
-from guidedflow.errors import DataError
+from guidedflow.errors import DataError, GuidedflowError
 
 MOST_UNPACKED = 1100
 """How many bytes of a column one byte of the file may stand for."""
@@ -111,7 +111,7 @@ class Table:
         for row in rows:
             if row < following:
                 values, following = self._values(name), 0
-            content = next(itertools.islice(values, row - following, None))
+            content = next(itertools.islice(values, row - following, None), None)
             following = row + 1
             if not isinstance(content, bytes):
                 raise self._error(name, "a picture (PNG or JPEG) in every row", f"none in row {row}")
@@ -165,7 +165,7 @@ def opened(path: Path, within: Path) -> Iterator[Table]:
     try:
         with pyarrow.parquet.ParquetFile(path, page_checksum_verification=True) as file:
             yield Table(path, file)
-    except DataError:
+    except GuidedflowError:
         raise
     except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError, MemoryError, OverflowError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
