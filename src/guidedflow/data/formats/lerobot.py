@@ -6,6 +6,7 @@ import itertools
 import logging
 import re
 import reprlib
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -150,9 +151,7 @@ def about(path: Path) -> dict[str, Any]:
     columns = _frames(path, info, _episodes(path, info)).columns
     texts = _texts(path, columns["task_index"])
     numbers, _ = np.unique(np.stack([columns["task_index"], columns["episode_index"]]), axis=1)
-    tasks, counts = np.unique(numbers, return_counts=True)
-    instructions = {texts[task]: count for task, count in zip(tasks.tolist(), counts.tolist(), strict=True)}
-    return {"fps": info.fps, "instructions": instructions}
+    return {"fps": info.fps, "instructions": dict(Counter(texts[number] for number in numbers.tolist()))}
 
 
 def splits(path: Path, *, reward: str | None = None, instruction: str | None = None) -> dict[str, np.ndarray]:
