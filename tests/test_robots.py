@@ -19,6 +19,7 @@ from guidedflow.cli.show import Reward
 from guidedflow.data import formats, pictures
 from guidedflow.data.formats import lerobot
 from guidedflow.data.inspect import inspect
+from guidedflow.data.opening import parquet
 from guidedflow.data.rewards import REWARDS
 from guidedflow.errors import DataError, GuidedflowError, SettingsError
 
@@ -31,6 +32,7 @@ from robots import (
     TABLE,
     TEXTS,
     VIDEO,
+    fixed,
     read_table,
     steps,
     write_lerobot,
@@ -169,6 +171,42 @@ def test_tasks_that_change_within_an_episode_make_episodes(tmp_path):
     np.testing.assert_array_equal(np.flatnonzero(found["timeouts"]), [0, 2, 6])
     parts = formats.splits(tmp_path / "own", instruction=TEXTS[0])
     assert {name: part.tolist() for name, part in parts.items()} == {"train": [0, 1, 2], "valid": []}
+
+
+def test_the_text_of_a_task_is_the_other_column(tmp_path):
+    """Its name is pandas' for an index in LeRobot 0.4, and task later."""
+    write_lerobot(tmp_path / "own", camera=None, task=[0] * 9 + [1] * 6)
+    write_table(tmp_path / "own/meta/tasks.parquet", {"task": [TEXTS[1], TEXTS[0]], "task_index": [1, 0]})
+    assert len(read(tmp_path / "own", reward="none", instruction=TEXTS[1])["actions"]) == 6
+
+
+def test_what_is_neither_numbers_nor_colour_pictures_is_left_out(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "guidedflow")
+    write_lerobot(tmp_path / "own", camera="image")
+    depth = {"dtype": "video", "shape": [16, 24, 1], "info": {"is_depth_map": True}}
+    text = {"dtype": "language", "shape": None, "names": None}
+    features(**{"observation.images.depth": depth, "observation.said": text, "language_events": text})(tmp_path / "own")
+    (recording,) = lerobot.recordings(tmp_path / "own")
+    assert {name for name in recording.fields if "/" in name} == {"observations/state", "observations/front"}
+    assert "neither numbers nor colour pictures: observation.images.depth, observation.said" in caplog.text
+
+
+def test_columns_of_every_shape(tmp_path):
+    rng = np.random.default_rng(0)
+    grid = rng.normal(size=(5, 2, 3)).astype(np.float32)
+    kind = pa.list_(pa.list_(pa.float32(), 3))
+    columns = {"grid": pa.array(grid.tolist(), kind), "number": grid[:, 0, 0], "flag": grid[:, 0, 0] > 0}
+    write_table(tmp_path / "a.parquet", {**columns, "fixed": fixed(grid[:, 0]), "lists": pa.array(grid[:, 0].tolist())})
+    with parquet.opened(tmp_path / "a.parquet", tmp_path) as table:
+        np.testing.assert_array_equal(table.numbers("grid", (2, 3)), grid)
+        np.testing.assert_array_equal(table.numbers("number", (1,)), grid[:, 0, :1])
+        np.testing.assert_array_equal(table.numbers("number"), grid[:, 0, 0])
+        np.testing.assert_array_equal(table.numbers("flag"), grid[:, 0, 0] > 0)
+        for name in ("fixed", "lists"):
+            np.testing.assert_array_equal(table.numbers(name, (3,)), grid[:, 0])
+        for name, shape in (("grid", (2,)), ("grid", (3, 2)), ("number", (2,)), ("fixed", ()), ("fixed", (3, 1))):
+            with pytest.raises(DataError, match=rf"a.parquet: {name}: expected rows of shape"):
+                table.numbers(name, shape)
 
 
 @pytest.mark.parametrize(
@@ -552,6 +590,9 @@ def test_a_bad_file_of_robomimic_is_one_line(damage, tmp_path):
 
 def test_parts_that_the_data_names_wrongly_are_refused(tmp_path):
     write_robomimic(tmp_path / "a.hdf5")
+    with h5py.File(tmp_path / "a.hdf5", "a") as file:
+        file["mask/none"] = np.array([], "S8")
+    assert formats.splits(tmp_path / "a.hdf5")["none"].tolist() == []
     with h5py.File(tmp_path / "a.hdf5", "a") as file:
         file["mask/test"] = np.array([b"demo_7"])
     with pytest.raises(DataError, match=r"mask/test: expected demonstrations of data, found 'demo_7'"):

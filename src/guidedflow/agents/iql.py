@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from guidedflow.agents.agent import CriticAgent, CriticConfig, Metrics, PolicyFn, adam_init, frozen, hyperparameters
 from guidedflow.nn.actor import MeanActor
 from guidedflow.nn.critic import Critic, ValueFunction, implicit_q_losses
+from guidedflow.nn.encoder import Observations
 from guidedflow.settings import InnerFraction, NonNegative, Sizes
 from guidedflow.types import Batch, Spec
 
@@ -121,7 +122,7 @@ class IQL(CriticAgent):
         """A draw from the Gaussian, clipped to [-1, 1]."""
         actor = self.networks.actor
 
-        def act(s: Array, key: PRNGKeyArray) -> Float[Array, "B act"]:
+        def act(s: Observations, key: PRNGKeyArray) -> Float[Array, "B act"]:
             mean = actor(s)
             return jnp.clip(mean + jax.random.normal(key, mean.shape), -1.0, 1.0)
 

@@ -22,6 +22,7 @@ from guidedflow.agents.agent import (
 )
 from guidedflow.nn.actor import MeanActor
 from guidedflow.nn.critic import Aggregate, Critic, aggregate, critic_loss
+from guidedflow.nn.encoder import Observations
 from guidedflow.settings import Count, NonNegative, Sizes
 from guidedflow.types import Batch, Spec
 
@@ -171,7 +172,7 @@ class ReBRAC(Agent):
     def exploration(self) -> PolicyFn:
         """mu(s) with the noise of the target's smoothing, clipped to [-1, 1]."""
 
-        def act(s: Array, key: PRNGKeyArray) -> Float[Array, "B act"]:
+        def act(s: Observations, key: PRNGKeyArray) -> Float[Array, "B act"]:
             actions = self.actor(s)
             return smoothed(actions, jax.random.normal(key, actions.shape), self.config)
 

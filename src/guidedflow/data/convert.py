@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from guidedflow.data import formats
 from guidedflow.data.dataset import (
     ACTION_TOLERANCE,
     ENTRY,
@@ -19,7 +20,6 @@ from guidedflow.data.dataset import (
     numbers,
 )
 from guidedflow.data.formats import FORMATS, SUFFIXES, Format, Recording, find_format, is_data, npz
-from guidedflow.data.formats import options as formats_options
 from guidedflow.data.formats.format import OPTIONAL, REQUIRED, current_names
 from guidedflow.data.pictures import StoredPictures
 from guidedflow.errors import DataError, SettingsError
@@ -80,10 +80,10 @@ def convert(
     keys: ObservationKeys = ()
     pictures: dict[str, StoredPictures] = {}
     for recorded in _recordings(source, {"reward": reward, "instruction": instruction}):
-        pictures |= {name: value for name, value in recorded.fields.items() if isinstance(value, StoredPictures)}
-        # In their place something of their shape that takes no memory: they are decoded when they are written.
-        shown = {name: np.broadcast_to(np.uint8(0), pictures[name].shape) for name in pictures}
-        raw = recorded._replace(fields=recorded.fields | shown)
+        stored = {name: value for name, value in recorded.fields.items() if isinstance(value, StoredPictures)}
+        # Till they are written, something of their shape that takes no memory is in their place.
+        shown = {name: np.broadcast_to(np.uint8(0), value.shape) for name, value in stored.items()}
+        pictures, raw = pictures | stored, recorded._replace(fields=recorded.fields | shown)
         keys = keys if parts else _keys(raw, order)
         parts.append(_checked(raw, keys, parts[0] if parts else None, unit_actions=action_range is None))
     if not parts:
@@ -101,21 +101,27 @@ def convert(
     spec = Dataset.from_arrays(entries or fields["observations"], **others, source=name).spec
     keys = spec.observation_keys or keys
     metadata = _metadata(name, spec._replace(observation_keys=keys, action_range=bounds))
-    output.parent.mkdir(parents=True, exist_ok=True)
-    arrays = {name: np.asarray(value) for name, value in {**fields, "metadata": json.dumps(metadata)}.items()}
-    with whole_file(output) as file:
-        pieces = {
-            name: (array.shape, array.dtype, pictures[name].pieces() if name in pictures else _pieces(array))
-            for name, array in arrays.items()
-        }
-        npz.write(file, pieces, is_compressed=False)  # It is read much faster.
+    _write(output, fields | {"metadata": json.dumps(metadata)}, pictures)
     return output
+
+
+def _write(output: Path, fields: Mapping[str, Any], pictures: Mapping[str, StoredPictures]) -> None:
+    arrays = {name: np.asarray(value) for name, value in fields.items()}
+    pieces = {name: pictures[name].pieces() if name in pictures else _pieces(array) for name, array in arrays.items()}
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(output) as file:
+        described = {name: (array.shape, array.dtype, pieces[name]) for name, array in arrays.items()}
+        npz.write(file, described, is_compressed=False)  # It is read much faster.
 
 
 def _pieces(array: np.ndarray) -> Iterator[np.ndarray]:
     """An array along its first axis, some megabytes at a time: pictures may be a map of a file."""
-    rows = max(1, _PIECE // max(1, array[:1].nbytes)) if array.ndim else 1
-    return iter([array]) if not array.ndim else (array[row : row + rows] for row in range(0, len(array), rows))
+    if not array.ndim:
+        yield array
+        return
+    rows = max(1, _PIECE // max(1, array[:1].nbytes))
+    for row in range(0, len(array), rows):
+        yield array[row : row + rows]
 
 
 def _metadata(source: str, spec: Spec) -> dict[str, Any]:
@@ -170,9 +176,9 @@ def _recordings(source: Any, options: Mapping[str, Any]) -> Iterator[Recording]:
                 raise DataError(
                     f"{file}: expected one episode, found demonstrations of robomimic; convert it by itself"
                 )
-            yield Recording(str(file), dict(known.read(file, **formats_options(file, **options))), is_episode=True)
+            yield Recording(str(file), dict(known.read(file, **formats.options(file, **options))), is_episode=True)
     else:
-        yield from _recorded(path).recordings(path, **formats_options(path, **options))
+        yield from _recorded(path).recordings(path, **formats.options(path, **options))
 
 
 def _recorded(path: Path) -> Format:

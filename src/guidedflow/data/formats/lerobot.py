@@ -243,16 +243,19 @@ def _info(path: Path, level: int = logging.DEBUG) -> _Info:
 
 
 def _feature(feature: Any, where: str) -> tuple[str, tuple[int, ...]] | None:
-    """Type and shape of a feature; None of one that is neither numbers nor colour pictures."""
-    kind, shape = (feature.get("dtype"), feature.get("shape")) if isinstance(feature, dict) else (None, None)
+    """Type and shape of a feature (of pictures, none); None of one that is neither numbers nor colour pictures."""
+    described: dict[str, Any] = feature if isinstance(feature, dict) else {}
+    kind, shape = described.get("dtype"), described.get("shape")
     is_shape = isinstance(shape, list) and all(type(length) is int and 0 < length < 2**31 for length in shape)
-    if not isinstance(kind, str) or not is_shape:
+    is_number = isinstance(kind, str) and _NUMBERS.fullmatch(kind)
+    if not isinstance(kind, str) or (is_number and not is_shape):
         raise DataError(f"{where}: expected dtype and shape, found {reprlib.repr(feature)}")
-    more = feature.get("info")
-    more = {**feature, **more} if isinstance(more, dict) else feature
+    if is_number:
+        return kind, tuple(shape or ())
+    more = described.get("info")
+    more = {**described, **more} if isinstance(more, dict) else described
     is_depth = bool(more.get("is_depth_map") or more.get("video.is_depth_map"))
-    known = (kind in _CAMERAS and not is_depth) or _NUMBERS.fullmatch(kind)
-    return (kind, tuple(shape)) if known else None  # type: ignore[arg-type]
+    return (kind, ()) if kind in _CAMERAS and not is_depth else None
 
 
 def _episodes(path: Path, info: _Info) -> dict[str, np.ndarray]:
