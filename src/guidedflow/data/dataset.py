@@ -174,7 +174,7 @@ class Dataset(eqx.Module):
         keys: ObservationKeys = ()
         together: Any = checked.get("observations")
         if entries is not None:
-            together, keys = combined({name: checked[ENTRY + name] for name in entries}, source)
+            together, keys = _combined({name: checked[ENTRY + name] for name in entries}, source)
         return cls.from_rows(
             together,
             checked["actions"],
@@ -427,7 +427,7 @@ def is_observation(name: str) -> bool:
     return name == "observations" or name.startswith(ENTRY)
 
 
-def combined(entries: Mapping[str, np.ndarray], source: str) -> tuple[Any, ObservationKeys]:
+def _combined(entries: Mapping[str, np.ndarray], source: str) -> tuple[Any, ObservationKeys]:
     """Checked entries of dictionary observations as a data set has them, and their names and shapes.
 
     Returns:

@@ -52,7 +52,7 @@ class Buffer(NamedTuple):
     def with_row(self, row: "Row") -> Self:
         """One row more."""
 
-        def added(kept: Array, new: Array) -> Array:
+        def added(kept: Array, new: Any) -> Array:
             return kept.at[self.size].set(new)
 
         fields = {name: jax.tree.map(added, getattr(self, name), value) for name, value in row._asdict().items()}
