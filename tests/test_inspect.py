@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 import h5py
 import numpy as np
 import pytest
-from conftest import guidedflow, own_arrays
+from conftest import SHARED, guidedflow, own_arrays
 from PIL import Image
 
 import guidedflow as gf
@@ -197,6 +197,22 @@ def test_a_time_that_does_not_go_on_is_found(look):
     ]
 
 
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_a_time_that_is_no_number_is_a_time_that_does_not_go_on(wrong, look):
+    times = np.arange(ROWS, dtype=float)
+    times[21] = wrong
+    assert look(timestamps=times).findings == [
+        "timestamps: the time does not go on after step 0 of episode 1 (2 such places)"
+    ]
+
+
+def test_timestamps_of_hdf5_are_read_too(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for name, array in {**smooth_arrays(), "timestamps": np.arange(ROWS) + 9 * (np.arange(ROWS) >= 50)}.items():
+            file[name] = array
+    assert [gaps.places for gaps in gf.inspect(tmp_path / "a.h5").gaps] == [((2, 9),)]
+
+
 @pytest.mark.parametrize("times", [np.zeros(3), np.array(["noon"] * ROWS), 1.0])
 def test_timestamps_that_are_none_are_passed_over(times, look):
     assert look(timestamps=times).findings == []
@@ -209,6 +225,19 @@ def test_a_reset_that_no_flag_marks_is_found(look):
     assert (found.episodes, found.gaps[0].places) == (EPISODES - 1, ((7, LENGTH - 1),))
     said = r"the observation jumps after step 19 of episode 7, by \d+ times what 90% of the steps change it \(1 such"
     assert re.match(said, found.findings[0])
+
+
+@pytest.mark.skipif(SHARED is None, reason="the human demonstrations of a door that is opened")
+def test_of_real_demonstrations_every_reset_is_a_jump_and_nothing_else(tmp_path):
+    with np.load(SHARED / "data" / "door_human.npz") as file:
+        arrays = {name: file[name] for name in ("observations", "actions", "rewards", "terminals", "timeouts")}
+    np.savez(tmp_path / "a.npz", **arrays)
+    assert gf.inspect(tmp_path / "a.npz").gaps == []
+    resets = np.flatnonzero(arrays["timeouts"])[:-1]
+    arrays["timeouts"][resets] = False
+    np.savez(tmp_path / "a.npz", **arrays)
+    (found,) = gf.inspect(tmp_path / "a.npz").gaps
+    assert (found.total, {step for _, step in found.places} <= set(resets)) == (len(resets), True)
 
 
 def test_a_switch_is_no_jump(look):

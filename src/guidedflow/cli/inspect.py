@@ -9,6 +9,7 @@ from tyro.conf import Positional
 
 from guidedflow.cli.show import DATA_DIR, INSTRUCTION, REWARD, Flag, Reward, optional, print_fitting, print_json
 from guidedflow.errors import SettingsError
+from guidedflow.notices import plain
 
 MOST_ACTIONS = 10
 """Rows of the table of actions; more would not fit on a screen beside the rest."""
@@ -71,9 +72,9 @@ def _print(found: Any) -> None:
 
     console = make_console()
     for line in found.findings:
-        console.print(f"worth a look: {line}", style="yellow", soft_wrap=True)
+        console.print(plain(f"worth a look: {line}"), style="yellow", soft_wrap=True)
     for line in summary_lines(found):
-        console.print(line, soft_wrap=True)
+        console.print(plain(line), soft_wrap=True)
     if found.actions:
         print_fitting(console, _actions(found.actions, BARS if "utf" in console.encoding else ASCII_BARS))
     table = Table("field", "shape", "type", "lowest", "highest", title=str(found.path))

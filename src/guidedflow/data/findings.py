@@ -19,20 +19,21 @@ SATURATED = 0.1
 NEARLY_ALL = 0.99
 """Share of the steps with one value from which on a column is nearly constant."""
 SCALES = 100.0
-"""How many times more than the median column's, or than 1, a deviation is told; how many times less, too."""
+"""A column is badly scaled if it goes beyond this, or if its deviation is so many times the median column's, or as
+many times less."""
 NARROW = 0.1
 """Actions that go no further than this in [-1, 1] are told."""
 LATE = 2.0
 """A step is late if it lasts longer than so many median ones."""
 JUMP = 4.0
 """An observation jumps if a quarter of its columns change by more than so many times what they do in 90% of the steps.
-Of OGBench's cube-single-noisy and D4RL's door-human no step within an episode does, and every reset."""
+Of D4RL's door-human no step within an episode does, and every reset."""
 SHORT = 0.1
 """An episode is short if it has less than this share of the median one's steps."""
 MOST_FRAMES, MOST_FRAME_BYTES = 2000, 2**28
 """Of a camera's frames as many are compared with the next ones."""
 REPEATED = 0.2
-"""Share of frames that are their predecessors from which on it is told."""
+"""Share of frames that are the same as the next from which on it is told."""
 MOST_NAMED = 6
 """Columns or episodes that one finding names."""
 
@@ -144,11 +145,10 @@ def columns(
 def time_gaps(field: str, times: Shaped[np.ndarray, " N"], dataset: Dataset) -> list[Gaps]:
     """Steps that last longer than ``LATE`` median ones, and those in which the time does not go on."""
     together = _together(dataset)
-    lasted = np.diff(times.astype(np.float64))
-    if not together.any():
-        return []
-    usual = float(np.median(lasted[together]))
-    late, still = lasted > LATE * max(usual, 0.0), lasted <= 0
+    lasted = np.diff(np.where(np.isfinite(times), times, np.nan))
+    known = together & ~np.isnan(lasted)
+    usual = float(np.median(lasted[known])) if known.any() else 0.0
+    late, still = lasted > LATE * max(usual, 0.0), ~(lasted > 0)
     return [gaps for found in (late, still) for gaps in _gaps(field, lasted, together & found, usual, dataset)]
 
 
@@ -311,7 +311,7 @@ def gap_finding(gaps: Gaps) -> str:
             f"the observation jumps {where}, by {gaps.largest:.0f} times what 90% of the steps change it ({more}): a "
             "gap in the recording, or a reset without the end of an episode"
         )
-    if gaps.largest <= 0:
+    if not gaps.largest > 0:  # Or unknown, where a time is no number.
         return f"{gaps.field}: the time does not go on {where} ({more})"
     return f"{gaps.field}: a step usually lasts {gaps.usual:.4g}, but {gaps.largest:.4g} {where} ({more})"
 

@@ -18,7 +18,7 @@ SUFFIXES: tuple[str, ...] = (".hdf5", ".h5")
 OPTIONS: tuple[str, ...] = ()
 FIELDS = ("observations", "actions", "rewards", "terminals", "timeouts")
 """Those of a D4RL file."""
-KNOWN = (*FIELDS, "final_observation", "finals", "terminated", "success", "frame_stack")
+KNOWN = (*FIELDS, "final_observation", "finals", "terminated", "success", "timestamps", "timestamp", "frame_stack")
 """What is read of a file unless other names are asked for."""
 
 
