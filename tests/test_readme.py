@@ -1,4 +1,4 @@
-"""The Python of README and docs, run as it stands, in an empty folder, as a script without a main guard."""
+"""The code of README and docs, run in an empty folder; Python as it stands, as a script without a main guard."""
 
 import os
 import re
