@@ -96,6 +96,7 @@ def _episodes(found: Inspection) -> str:
         beside.set(xlabel="episodes")
         for one in (axis, beside):
             one.spines[["top", "right"]].set_visible(False)
+            one.xaxis.get_major_locator().set_params(integer=True)
     if found.successes is not None:
         figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
     content = io.BytesIO()
