@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure  # No pyplot: no screen and no global state needed.
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from guidedflow.data.dataset import Dataset
@@ -96,7 +97,7 @@ def _episodes(found: Inspection) -> str:
         beside.set(xlabel="episodes")
         for one in (axis, beside):
             one.spines[["top", "right"]].set_visible(False)
-            one.xaxis.get_major_locator().set_params(integer=True)
+            one.xaxis.set_major_locator(MaxNLocator(integer=True))
     if found.successes is not None:
         figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
     content = io.BytesIO()
