@@ -246,7 +246,7 @@ def test_inspecting_gives_returns_and_ends_of_episodes(tmp_path):
     steps = arrays()["rewards"].reshape(4, 6)[:, :5]
     assert (found.transitions, found.episodes, found.episode_lengths, found.problems) == (20, 4, (5, 5), [])
     returns = steps.sum(axis=1)
-    np.testing.assert_allclose(found.episode_returns, (returns.min(), returns.mean(), returns.max()), rtol=1e-5)
+    np.testing.assert_allclose(found.episode_returns[:3], (returns.min(), returns.mean(), returns.max()), rtol=1e-5)
     np.testing.assert_allclose(found.mean_reward, steps.mean(), rtol=1e-5)
     assert (found.terminal_share, found.terminal_episodes, found.success_share) == (2 / 20, 0.5, None)
     assert inspect(path, formats.load, ends_at_success=True).success_share == 0.5

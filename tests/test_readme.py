@@ -1,12 +1,16 @@
-"""The Python of README and docs, run as it stands, in an empty folder, as a script without a main guard."""
+"""The code of README and docs, run in an empty folder; Python as it stands, as a script without a main guard."""
 
+import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from conftest import optimized
+from conftest import guidedflow, optimized
+
+from guidedflow.cli import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -27,16 +31,59 @@ def test_quoted_lines_are_those_of_the_file():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("page", "number"), [(README, 3), (DATA, 2)], ids=["README", "data"])
-def test_the_python_examples_run_in_order(page, number, tmp_path):
-    blocks = [block for block in python_blocks(page) if not block.startswith(QUOTED)]
-    assert len(blocks) == number
-    for i, block in enumerate(blocks):
-        script = tmp_path / f"example{i}.py"
-        script.write_text(block, encoding="utf-8")
-        command, options = [sys.executable, script.name], {"capture_output": True, "text": True, "timeout": 300}
-        done = subprocess.run(command, cwd=tmp_path, env=optimized(), check=False, **options)
-        assert done.returncode == 0, done.stderr
+def test_the_python_examples_run_in_order(tmp_path):
+    blocks = [block for block in python_blocks(README) if not block.startswith(QUOTED)]
+    assert len(blocks) == 3
+    for block in blocks:
+        run_python(block, tmp_path, optimized())
+
+
+def run_python(block, folder, environment):
+    script = folder / "example.py"
+    script.write_text(block, encoding="utf-8")
+    command, options = [sys.executable, script.name], {"capture_output": True, "text": True, "timeout": 600}
+    done = subprocess.run(command, cwd=folder, env=environment, check=False, **options)
+    assert done.returncode == 0, done.stderr
+
+
+def run_command(line, folder, environment):
+    """What a command prints; training and assessing take fewer steps than the page says."""
+    program, command, *words = shlex.split(line)
+    assert program == "guidedflow"
+    small = SMALL.get(command, [])
+    done = guidedflow(command, *words, *small, cwd=folder, env=environment, timeout=600)
+    assert done.returncode == (2 if "problem: " in done.stderr else 0), f"{line}\n{done.stderr}"
+    return done.stdout + done.stderr
+
+
+SMALL = {
+    "train": ["--steps", "4", "--log-every", "2", "--hidden", "8", "--batch-size", "8", "--eval-every", "4"],
+    "assess": ["--steps", "2"],
+    "evaluate": ["--workers", "1"],
+}
+SECTIONS = {part.partition("\n")[0]: part for part in DATA.split("\n## ")[1:]}
+RUN = ["A robot arm with two cameras", "A Minari set", "Arrays in memory", "Dictionaries"]
+
+
+def test_every_section_of_the_data_page_that_has_code_is_run():
+    assert [heading for heading, section in SECTIONS.items() if re.search(r"```(python|sh)\n", section)] == RUN
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("heading", RUN)
+def test_the_code_of_the_data_page_runs_in_order(heading, tmp_path):
+    if "lerobot/my-arm" in SECTIONS[heading]:
+        robots = pytest.importorskip("robots", reason="needs pyarrow and av")
+        robots.write_lerobot(tmp_path / "lerobot" / "my-arm", (12, 10, 14, 9))
+    environment, printed = {**os.environ, "COLUMNS": "100"}, ""
+    for language, block in re.findall(r"```(\w+)\n(.*?)```", SECTIONS[heading], re.S):
+        if language == "python":
+            run_python(block, tmp_path, environment)
+        elif language == "sh":
+            printed = "".join(run_command(line, tmp_path, environment) for line in block.splitlines())
+        else:
+            lines = [line.rstrip() for line in printed.splitlines()]
+            assert [line for line in block.splitlines() if line not in lines] == []
 
 
 def test_a_policys_first_action_takes_five_lines():
@@ -45,8 +92,6 @@ def test_a_policys_first_action_takes_five_lines():
 
 
 def test_every_command_that_the_readme_names_exists():
-    from guidedflow.cli import COMMANDS
-
     named = {match.removesuffix(" ") for match in re.findall(r"`guidedflow ((?:(?:data|study) )?[a-z]+)", README)}
     assert named == set(COMMANDS)
 

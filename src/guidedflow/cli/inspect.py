@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,11 +9,16 @@ from tyro.conf import Positional
 
 from guidedflow.cli.show import DATA_DIR, INSTRUCTION, REWARD, Flag, Reward, optional, print_fitting, print_json
 from guidedflow.errors import SettingsError
+from guidedflow.notices import plain
+
+MOST_ACTIONS = 10
+"""Rows of the table of actions; more would not fit on a screen beside the rest."""
+BARS, ASCII_BARS = " ▁▂▃▄▅▆▇█", " .:-=+*#@"
 
 
 @dataclasses.dataclass(frozen=True)
 class Inspect:
-    """Show what is in a data file and what is wrong with it."""
+    """Show what is in a data file, what is wrong with it and what is worth a look."""
 
     what: Annotated[Positional[str], optional("TASK_OR_PATH")]
     """A task's id, the name of its data, an npz or HDF5 file, or a LeRobot or Minari data set's folder."""
@@ -24,18 +28,20 @@ class Inspect:
     """Rewards of LeRobot's and robomimic's data; success: 1 where a step succeeds, else 0; step-cost: 0, else -1."""
     instruction: Annotated[str | None, INSTRUCTION] = None
     """Of LeRobot's data: the text of the only task to look at."""
+    html: Annotated[Path | None, optional("PAGE.html")] = None
+    """Also write a page with histograms and, of cameras, pictures; one file, replaced if it exists."""
     json: Flag = False
     """Print JSON instead of a table."""
 
     def __call__(self) -> int:
-        """Print a table and what was found amiss, which makes the exit status 2."""
+        """Print what is worth a look, a table and what was found amiss, which makes the exit status 2."""
         from guidedflow.data import formats
         from guidedflow.data.inspect import inspect
         from guidedflow.suites import find_data_task
 
         options: dict[str, Any] = {"reward": self.reward, "instruction": self.instruction}
         if formats.is_data(self.what):
-            found = inspect(self.what, **options)
+            found = inspect(self.what, html=self.html, **options)
         else:
             try:
                 task = find_data_task(self.what)
@@ -45,54 +51,53 @@ class Inspect:
                 raise
             path = task.suite.find_data(task, self.data_dir)
             load, is_success = functools.partial(task.suite.load, task), task.scored_by == "success"
-            found = inspect(path, load, ends_at_success=is_success, **options)
+            found = inspect(path, load, ends_at_success=is_success, html=self.html, **options)
         if self.json:
-            fields = [field._asdict() for field in found.fields]
+            tables = ("fields", "actions", "observations", "pictures", "gaps")
+            rows = {name: [row._asdict() for row in getattr(found, name) or ()] for name in tables}
             returns = None if found.episode_returns is None else found.episode_returns._asdict()
-            print_json({**found._asdict(), "path": str(found.path), "fields": fields, "episode_returns": returns})
+            print_json({**found._asdict(), "path": str(found.path), **rows, "episode_returns": returns})
         else:
             _print(found)
+            if self.html is not None:
+                print(self.html)
         return 2 if found.problems else 0
 
 
 def _print(found: Any) -> None:
     from rich.table import Table
 
+    from guidedflow.data.inspect import summary_lines
     from guidedflow.training.display import make_console
 
     console = make_console()
+    for line in found.findings:
+        console.print(plain(f"worth a look: {line}"), style="yellow", soft_wrap=True)
+    for line in summary_lines(found):
+        console.print(plain(line), soft_wrap=True)
+    if found.actions:
+        print_fitting(console, _actions(found.actions, BARS if "utf" in console.encoding else ASCII_BARS))
     table = Table("field", "shape", "type", "lowest", "highest", title=str(found.path))
     for field in found.fields:
         low, high = ("" if value is None else f"{value:.4g}" for value in (field.low, field.high))
         table.add_row(field.name, str(field.shape), field.dtype, low, high)
     print_fitting(console, table)
-    for line in _lines(found):
-        console.print(line, soft_wrap=True)
     for problem in found.problems:
         make_console(stderr=True).print(f"problem: {problem}", style="red", soft_wrap=True)
     if not found.problems:
         console.print("no problems found")
 
 
-def _lines(found: Any) -> Iterator[str]:
-    """What is known of the data beside its fields."""
-    yield f"made by: {found.made_by}"
-    if found.checksums is not None:
-        yield f"checksums: {found.checksums}"
-    spec = found.spec or {"observation_shape": [], "observation_keys": {}, "action_range": None}
-    if spec["observation_keys"]:
-        keys = ", ".join(f"{name} {tuple(shape)}" for name, shape in spec["observation_keys"].items())
-        together = "a dictionary of" if isinstance(spec["observation_shape"], dict) else "end to end"
-        yield f"an observation is, {together}: {keys}"
-    if spec["action_range"]:
-        low, high = (" ".join(f"{number:g}" for number in bound) for bound in spec["action_range"])
-        yield f"actions of [-1, 1] stand for {low} to {high}"
-    if found.transitions is not None:
-        shortest, longest = found.episode_lengths
-        episodes = f"{found.episodes:,} episodes of {shortest} to {longest} steps"
-        yield f"{found.transitions:,} transitions in {episodes}; {found.terminal_episodes:.1%} end in a terminal state"
-    if found.episode_returns is not None:
-        lowest, mean, highest = (f"{value:.4g}" for value in found.episode_returns)
-        yield f"returns of episodes {lowest} to {highest}, mean {mean}; mean reward {found.mean_reward:.4g}"
-    if found.success_share is not None:
-        yield f"{found.success_share:.1%} of the episodes succeed"
+def _actions(columns: Any, bars: str) -> Any:
+    from rich.table import Table
+
+    left = len(columns) - MOST_ACTIONS
+    caption = f"and {left} more, which --html and --json show" if left > 0 else None
+    table = Table("action", "lowest", "mean", "highest", "at the lowest, highest", "histogram", caption=caption)
+    for column in columns[:MOST_ACTIONS]:
+        low, mean, high = (f"{value:.4g}" for value in (column.low, column.mean, column.high))
+        limits = f"{column.at_low:.0%}, {column.at_high:.0%}"
+        most = max(column.histogram)
+        histogram = "".join(bars[-(-count * (len(bars) - 1) // most)] for count in column.histogram)
+        table.add_row(column.name, low, mean, high, limits, histogram)
+    return table

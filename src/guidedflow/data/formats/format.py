@@ -81,6 +81,14 @@ class Format(Protocol):
             DataError: it is missing or damaged.
         """
 
+    def about(self, path: Path) -> dict[str, Any]:
+        """What the data says of itself beside its arrays: ``fps``, steps a second, and ``instructions``, the number of
+        episodes by the text of their task; what it does not say is left out.
+
+        Raises:
+            DataError: it is missing or damaged.
+        """
+
     def splits(self, path: Path) -> dict[str, np.ndarray]:
         """By name, the numbers of the episodes that the data itself sets apart; none if it says nothing.
 

@@ -18,7 +18,7 @@ SUFFIXES: tuple[str, ...] = (".hdf5", ".h5")
 OPTIONS: tuple[str, ...] = ()
 FIELDS = ("observations", "actions", "rewards", "terminals", "timeouts")
 """Those of a D4RL file."""
-KNOWN = (*FIELDS, "final_observation", "finals", "terminated", "success", "frame_stack")
+KNOWN = (*FIELDS, "final_observation", "finals", "terminated", "success", "timestamps", "timestamp", "frame_stack")
 """What is read of a file unless other names are asked for."""
 
 
@@ -139,6 +139,11 @@ def metadata(path: Path) -> dict[str, Any] | None:
             if array.shape != () or array.nbytes > MOST_JSON:
                 raise DataError(f"{path}: {name}: expected one text, found an array of shape {array.shape}")
         return {name.removeprefix("metadata/"): _text(array[()]) for name, array in there.items()}
+
+
+def about(path: Path) -> dict[str, Any]:
+    """None: a file of arrays says neither how fast steps are nor what the task is."""
+    return {}
 
 
 def splits(path: Path) -> dict[str, np.ndarray]:

@@ -6,6 +6,7 @@ import itertools
 import logging
 import re
 import reprlib
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -138,6 +139,19 @@ def recordings(path: Path, *, reward: str | None = None, instruction: str | None
         DataError, SettingsError: as ``read``.
     """
     yield Recording(str(path), _fields(path, reward, instruction, logging.INFO), is_episode=False, has_order=True)
+
+
+def about(path: Path) -> dict[str, Any]:
+    """Steps a second, and how many episodes there are of each task.
+
+    Raises:
+        DataError, SettingsError: as ``read``.
+    """
+    info = _info(path)
+    columns = _frames(path, info, _episodes(path, info)).columns
+    texts = _texts(path, columns["task_index"])
+    numbers, _ = np.unique(np.stack([columns["task_index"], columns["episode_index"]]), axis=1)
+    return {"fps": info.fps, "instructions": dict(Counter(texts[number] for number in numbers.tolist()))}
 
 
 def splits(path: Path, *, reward: str | None = None, instruction: str | None = None) -> dict[str, np.ndarray]:
@@ -338,8 +352,8 @@ def _check_frames(
         )
 
 
-def _chosen(path: Path, frames: _Frames, instruction: str | None, level: int) -> _Frames:
-    """The frames of the task with that text; all if it is None."""
+def _texts(path: Path, index: np.ndarray) -> dict[int, str]:
+    """The texts of tasks, ``index`` among them, by their numbers."""
     with parquet.opened(path / "meta" / "tasks.parquet", path) as table:
         names = [name for name in table.names if name != "task_index"]
         if len(names) != 1:
@@ -347,10 +361,16 @@ def _chosen(path: Path, frames: _Frames, instruction: str | None, level: int) ->
                 f"{path}/meta/tasks.parquet: expected task_index and a column of texts, found {', '.join(table.names)}"
             )
         texts = dict(zip(table.numbers("task_index").tolist(), table.texts(names[0]), strict=True))
-    index = frames.columns["task_index"]
     unknown = [number for number in np.unique(index).tolist() if number not in texts]
     if unknown:
         raise DataError(f"{path}: task_index: expected one of meta/tasks.parquet, found {unknown[0]}")
+    return texts
+
+
+def _chosen(path: Path, frames: _Frames, instruction: str | None, level: int) -> _Frames:
+    """The frames of the task with that text; all if it is None."""
+    index = frames.columns["task_index"]
+    texts = _texts(path, index)
     there = {texts[number] for number in np.unique(index).tolist()}
     listed = ", ".join(f"{text[:100]!r}" for text in sorted(there)[:10]) + (", ..." if len(there) > 10 else "")
     if instruction is None:

@@ -123,6 +123,11 @@ def metadata(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and found.get("generator") == "guidedflow" else None
 
 
+def about(path: Path) -> dict[str, Any]:
+    """None: a Minari data set says neither how fast steps are nor what the task is."""
+    return {}
+
+
 def splits(path: Path) -> dict[str, np.ndarray]:
     """None: a Minari data set sets no episodes apart."""
     return {}

@@ -103,6 +103,11 @@ def recordings(path: Path) -> Iterator[Recording]:
     yield Recording(str(path), dict(read(path, most_compared=np.inf)), is_episode=False)
 
 
+def about(path: Path) -> dict[str, Any]:
+    """None: a file of arrays says neither how fast steps are nor what the task is."""
+    return {}
+
+
 def splits(path: Path) -> dict[str, np.ndarray]:
     """None: a file of arrays sets no episodes apart."""
     return {}

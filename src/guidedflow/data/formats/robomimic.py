@@ -108,6 +108,17 @@ def recordings(path: Path, *, reward: str | None = None) -> Iterator[Recording]:
     yield Recording(str(path), _fields(path, reward, logging.INFO), is_episode=False, has_order=True)
 
 
+def about(path: Path) -> dict[str, Any]:
+    """Steps a second, where ``env_args`` says so.
+
+    Raises:
+        DataError: the file is damaged.
+    """
+    with hierarchy.opened(path) as file:
+        frequency = _environment(path, file).get("control_freq")
+    return {"fps": float(frequency)} if isinstance(frequency, int | float) and 0 < frequency < 1e6 else {}
+
+
 def splits(path: Path, *, reward: str | None = None) -> dict[str, np.ndarray]:
     """Which demonstrations, by their numbers in the data set that ``load`` gives, belong to which filter key.
 
@@ -134,7 +145,7 @@ def _fields(path: Path, reward: str | None, level: int = logging.DEBUG) -> dict[
         lengths = [len(one.arrays["actions"]) for one in demonstrations]
         stops = np.cumsum(lengths)
         recorded, dones = (_joined(demonstrations, name) for name in _OUTCOMES)
-        success = _success(recorded, dones, stops - 1, _is_shaped(path, file))
+        success = _success(recorded, dones, stops - 1, _environment(path, file).get("reward_shaping"))
         rewards = chosen_rewards(reward, recorded, success, path)
         ends = np.zeros(stops[-1], bool) if rewards is None or success is None else success
         kept = until_first(ends, np.repeat(stops - lengths, lengths))
@@ -220,8 +231,8 @@ def _joined(demonstrations: list[_Demonstration], name: str) -> np.ndarray | Non
     return joined.reshape(-1) if name in _OUTCOMES else joined
 
 
-def _is_shaped(path: Path, file: hierarchy.Hierarchy) -> bool | None:
-    """Whether the file says that its rewards are shaped; None if it says nothing."""
+def _environment(path: Path, file: hierarchy.Hierarchy) -> dict[str, Any]:
+    """The arguments that the environment was made with, as far as the file has them."""
     text = file.text("data", "env_args")
     try:
         found = None if text is None else parse(text, f"{path}: data: env_args")
@@ -230,15 +241,14 @@ def _is_shaped(path: Path, file: hierarchy.Hierarchy) -> bool | None:
     except ValueError as error:
         raise DataError(f"{path}: data: env_args: expected JSON, found: {error}") from error
     options = found.get("env_kwargs") if isinstance(found, dict) else None
-    shaped = options.get("reward_shaping") if isinstance(options, dict) else None
-    return shaped if isinstance(shaped, bool) else None
+    return options if isinstance(options, dict) else {}
 
 
 def _success(
-    rewards: np.ndarray | None, dones: np.ndarray | None, last: np.ndarray, is_shaped: bool | None
+    rewards: np.ndarray | None, dones: np.ndarray | None, last: np.ndarray, is_shaped: object
 ) -> np.ndarray | None:
     """Which steps succeeded, as ``read`` says; None if nothing tells."""
-    if rewards is not None and is_shaped is None:
+    if rewards is not None and not isinstance(is_shaped, bool):
         is_shaped = not np.isin(rewards, (0, 1)).all() or not rewards.any()
     if rewards is not None and not is_shaped:
         return rewards == 1
