@@ -5,12 +5,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from guidedflow.data.dataset import Dataset
 from guidedflow.data.formats import hdf5, minari, npz
 from guidedflow.data.formats.format import Format, Recording
 from guidedflow.errors import DataError
 
-__all__ = ["FORMATS", "SUFFIXES", "Format", "Recording", "find_format", "is_data", "load", "metadata"]
+__all__ = ["FORMATS", "SUFFIXES", "Format", "Recording", "find_format", "is_data", "load", "metadata", "splits"]
 
 FORMATS: Mapping[str, Format] = MappingProxyType({"npz": npz, "hdf5": hdf5, "minari": minari})
 """Every format, in the order in which they are asked whether a path is theirs."""
@@ -63,3 +65,13 @@ def metadata(path: Path | str) -> dict[str, Any] | None:
         DataError: it is missing or damaged.
     """
     return find_format(path).metadata(Path(path)) if is_data(path) else None
+
+
+def splits(path: Path | str) -> dict[str, np.ndarray]:
+    """The numbers of the episodes of each part that the data's makers named, ``valid`` for instance; {} if none.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
+    known = find_format(path)
+    return known.splits(Path(path)) if hasattr(known, "splits") else {}
