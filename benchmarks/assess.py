@@ -1,10 +1,13 @@
 """Does the ranking of `guidedflow assess` agree with what the policies reach in their environment?
 
-    nice python -m benchmarks.assess --folder FOLDER
+    for agent in fql rebrac iql; do
+        guidedflow train cube-single-noisy-singletask-task1-v0 --agent $agent --preset quick --steps 6000 \\
+            --eval-every 3000 --save-every 3000 --eval-episodes 25 --run-dir ranked/$agent
+    done
+    python -m benchmarks.assess ranked/*
 
-Trains every agent for every budget with the quick preset, and evaluates at the half and at the end, where the two
-checkpoints are; runs that are in the folder already are taken as they are. Then each policy of each checkpoint is
-assessed, on the task's validation file and on the data that it learned from, and ranked beside its success and return.
+Takes runs of one task. Each policy of each checkpoint that was evaluated is assessed, on the data that it learned from
+and on the task's validation file; the ranking is compared with that by success and by return. Runs are not changed.
 """
 
 import dataclasses
@@ -14,11 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from scipy import stats
+from tyro.conf import Positional
 
-import guidedflow as gf
-from benchmarks.common import TASK, parse, report, run, say
+from benchmarks.common import parse, report, run, say
+from guidedflow.errors import SettingsError
+from guidedflow.runs.config import RunConfig
 from guidedflow.settings import Count
 from guidedflow.suites import find_task
+from guidedflow.training.assess import Setup, assess_run
+from guidedflow.training.restore import SavedRun
 
 TRUTH = ("success", "mean_return")
 FOUND = ("value", "action_error", "least_action_error")
@@ -28,94 +35,66 @@ FOUND = ("value", "action_error", "least_action_error")
 class Arguments:
     """Compare rankings."""
 
-    folder: Path
-    """Where the runs are made, or are already."""
-    agents: tuple[str, ...] = ("gfp", "fql", "rebrac", "iql", "bc")
-    """Names of the agents."""
-    budgets: tuple[int, ...] = (4_000, 12_000)
-    """Gradient steps of the runs, multiples of 500."""
-    episodes: Count = 25
-    """Of each evaluation."""
-    fqe_steps: Count = 10_000
+    runs: Positional[tuple[Path, ...]]
+    """Folders of runs of one task, trained on its own data."""
+    steps: Count = 10_000
     """Updates of each policy's critic."""
-    data_dir: Path | None = None
-    """Where the data is; None: $GUIDEDFLOW_DATA or ~/.guidedflow/data."""
-    each: bool = False
-    """Print each policy's figures instead of the correlations."""
     json: bool = False
-    """Print JSON instead of a table."""
+    """Print JSON, of the policies alone, instead of two tables."""
 
 
 def main() -> None:
     arguments = parse(Arguments)
-    path = find_task(TASK).suite.find_data(find_task(TASK), arguments.data_dir)
-    data = {"validation": path.with_name(f"{path.stem}-val.npz"), "training": path}
-    policies: dict[str, list[dict[str, Any]]] = {part: [] for part in data}
-    seconds = dict.fromkeys(data, 0.0)
-    for agent in arguments.agents:
-        for steps in arguments.budgets:
-            folder = trained(arguments, agent, steps)
-            for part in data:
-                say(f"assessing {folder} on the {part} data")
-                began = time.perf_counter()
-                policies[part] += assessed(folder, part, arguments)
-                seconds[part] += time.perf_counter() - began
-    settings = {"fqe_steps": arguments.fqe_steps, "episodes": arguments.episodes, "json": arguments.json}
-    if arguments.each:
-        report(settings, [{"data": part, **row} for part, rows in policies.items() for row in rows], markdown=True)
-        return
-    correlations = [
-        {"data": part, "policies": len(rows), **correlated(rows), "seconds_per_policy": seconds[part] / len(rows)}
-        for part, rows in policies.items()
-    ]
-    report(settings, correlations, markdown=True)
+    configs = [RunConfig.read(path) for path in arguments.runs]
+    if len({(config.task, config.data.source, config.data.is_own) for config in configs}) != 1 or not configs[0].task:
+        raise SettingsError("runs: expected runs of one task on the same data of its own, found others")
+    task, path = find_task(configs[0].task), Path(configs[0].data.source)
+    validation = task.suite.validation_file(task, path)
+    files = {"training": path, **({} if validation is None else {"validation": validation})}
+    policies, correlations = [], []
+    for part, file in files.items():
+        data, rows, began = task.suite.load(task, file), [], time.perf_counter()
+        for folder in arguments.runs:
+            say(f"assessing {folder} on the {part} data")
+            rows += assessed(SavedRun(folder), data, arguments.steps)
+        seconds = (time.perf_counter() - began) / len(rows)
+        policies += [{"data": part, **row} for row in rows]
+        correlations.append({"data": part, "policies": len(rows), **correlated(rows), "seconds_per_policy": seconds})
+    settings = {"steps": arguments.steps, "json": arguments.json}
+    report(settings, policies, markdown=True)
+    if not arguments.json:
+        report(settings, correlations, markdown=True)
 
 
-def trained(arguments: Arguments, agent: str, steps: int) -> Path:
-    """The folder of a run, which is made if it is not there."""
-    folder = arguments.folder / f"{agent}-{steps}"
-    if not (folder / "summary.json").exists():
-        say(f"training {folder}")
-        half = steps // 2
-        gf.train(
-            TASK,
-            agent=agent,
-            preset="quick",
-            data_dir=arguments.data_dir,
-            run_dir=folder,
-            validation="own",
-            steps=steps,
-            eval_every=half,
-            save_every=half,
-            eval_episodes=arguments.episodes,
-        )
-    return folder
-
-
-def assessed(folder: Path, part: str, arguments: Arguments) -> list[dict[str, Any]]:
-    """Each policy of each checkpoint: what was found on recorded data, beside what its evaluation found."""
-    truth = {(row["step"], row["policy"]): row for row in gf.RunFolder(folder).evaluations()}
-    task = find_task(TASK)
-    path = task.suite.find_data(task, arguments.data_dir)
-    dataset = None if part == "validation" else task.suite.load(task, path)
-    rows = gf.assess(folder, dataset=dataset, data_dir=arguments.data_dir, steps=arguments.fqe_steps)
+def assessed(saved: SavedRun, data: Any, steps: int) -> list[dict[str, Any]]:
+    """Each policy of each evaluated checkpoint: what recorded data says of it beside what its evaluation found."""
+    named = ("step", "variant", "seed", "policy")
+    truth = {
+        tuple(row[name] for name in named): row for row in saved.folder.evaluations() if row["source"] == "training"
+    }
+    with saved.checkpoints() as checkpoints:
+        there = [step for step in checkpoints.steps() if step in {key[0] for key in truth}]
+    setup = Setup(steps, getattr(saved.algorithm, "discount", 0.99))
+    rows = [row for step in there for row in assess_run(saved, data, setup, checkpoint=step, progress=False)]
     return [
-        {"agent": folder.name.partition("-")[0], "policy": row["policy"], "step": row["step"]}
-        | {name: truth[row["step"], row["policy"]][name] for name in TRUTH}
-        | {name: row[name] for name in FOUND}
+        {"agent": saved.config.agent, "policy": row["policy"], "step": row["step"], "seed": row["seed"]}
+        | {name: truth[tuple(row[one] for one in named)][name] for name in TRUTH}
+        | {name: row[name] for name in (*FOUND, "at_limits")}
         for row in rows
     ]
 
 
 def correlated(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Spearman's rank correlation of what assess finds with the truth; of errors, the other way round."""
-    found = {}
-    for truth in TRUTH:
-        for name in FOUND:
-            sign = 1 if name == "value" else -1
-            result = stats.spearmanr([sign * row[name] for row in rows], [row[truth] for row in rows])
-            found[f"{name} with {truth}"] = float(result.statistic)
-    return found
+    """Spearman's rank correlation of what assess finds with the truth; of errors, the smaller the better."""
+    return {
+        f"{name} with {truth}": float(
+            stats.spearmanr(
+                [row[name] if name == "value" else -row[name] for row in rows], [row[truth] for row in rows]
+            ).statistic
+        )
+        for truth in TRUTH
+        for name in FOUND
+    }
 
 
 if __name__ == "__main__":

@@ -37,8 +37,10 @@ from guidedflow.types import Spec, Variant
 MOST_STEPS = 20_000
 """Updates of a critic that nobody asked more or less of; and no more than the run's own."""
 CALL_STEPS = 500
-LEARNING_RATE, DECAY, TAU, BATCH_SIZE = 1e-3, 0.5, 0.02, 256
-"""As the quick preset's: few steps."""
+HIDDEN = (256, 256)
+"""Whatever the run's own networks are: assessing a large one takes no longer."""
+LEARNING_RATE, DECAY, TAU, BATCH_SIZE = 1e-3, 0.5, 0.05, 256
+"""For few steps."""
 MOST_ROWS = 2048
 """Of the data that policies act on; more are thinned out evenly."""
 ROWS_AT_ONCE = 256
@@ -58,7 +60,7 @@ class Setup(NamedTuple):
     steps: int
     """Updates of each critic."""
     discount: float
-    hidden: tuple[int, ...]
+    hidden: tuple[int, ...] = HIDDEN
 
 
 def assess(
@@ -83,8 +85,8 @@ def assess(
 
     Args:
         run: the run's folder.
-        dataset: a file to assess on. None: what the run held out, or, if that is nothing, what it learned from. Of a
-            run on arrays in memory: these again.
+        dataset: a file to assess on, of the kind that the run learned from. None: what the run held out, or, if that is
+            nothing, what it learned from. Of a run on arrays in memory: these again.
         data_dir: where a task's data lies now, if it was moved.
         agent: the class of an algorithm of your own, if the run's is not registered.
         checkpoint: ``all``, ``latest``, ``best`` or a step.
@@ -135,6 +137,8 @@ def assess_run(
     progress: bool = True,
 ) -> list[Row]:
     """The rows of ``assess``, which are written nowhere."""
+    if not data.has_rewards:
+        logger.warning("%s: without rewards there are no values; the smallest action error comes first", data.source)
     with saved.checkpoints() as checkpoints:
         there = checkpoints.steps() if checkpoint == "all" else [checkpoints.find(checkpoint)]
         if not there:
@@ -174,14 +178,18 @@ def _check_numbers(steps: int | None, discount: float | None) -> None:
 def _setup(saved: SavedRun, steps: int | None, discount: float | None) -> Setup:
     if discount is None:
         discount = getattr(saved.algorithm, "discount", 0.99)
-    return Setup(steps or min(MOST_STEPS, saved.config.steps), discount, getattr(saved.algorithm, "hidden", (256,) * 3))
+    return Setup(steps or min(MOST_STEPS, saved.config.steps), discount)
 
 
 def _data(saved: SavedRun, dataset: Dataset | Path | str | None, data_dir: Path | str | None) -> Dataset:
     """What to assess on."""
     task = None if saved.config.task is None else find_task(saved.config.task)
     if dataset is not None and saved.config.data.source != IN_MEMORY:
-        data, _ = load_data(task, dataset, data_dir)
+        # A run on a task's own data is assessed on files such as that: a benchmark's rewards are not always in them.
+        if isinstance(dataset, str | Path) and not saved.config.data.is_own:
+            data, _ = load_data(task, None, None, Path(dataset))
+        else:
+            data, _ = load_data(task, dataset, None)
         if data.spec != saved.spec:
             raise DataError(f"{data.source}: expected data as the run was trained on, {saved.spec}, found {data.spec}")
         return data
@@ -320,8 +328,8 @@ class _Bar:
         self._done += steps
         elapsed = time.monotonic() - self._began
         left = elapsed / self._done * (self._total - self._done)
-        metrics = {"critic_loss": loss}
-        self._callbacks("on_progress", Progress(self._done, self._total, "training", elapsed, left, metrics=metrics))
+        rate, metrics = self._done / elapsed, {"critic_loss": loss}
+        self._callbacks("on_progress", Progress(self._done, self._total, "training", elapsed, left, rate, metrics))
 
     def __enter__(self) -> "_Bar":
         return self
