@@ -57,6 +57,8 @@ def main() -> None:
         for folder in arguments.runs:
             say(f"assessing {folder} on the {part} data")
             rows += assessed(SavedRun(folder), data, arguments.steps)
+        if not rows:
+            raise SettingsError("runs: expected checkpoints that were evaluated, found none: save_every and eval_every")
         seconds = (time.perf_counter() - began) / len(rows)
         policies += [{"data": part, **row} for row in rows]
         correlations.append({"data": part, "policies": len(rows), **correlated(rows), "seconds_per_policy": seconds})

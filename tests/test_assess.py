@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from bridge import SPEC, as_double, assert_reached_by, critics, double_precision, oracle_batch, perturbed, random_batch
-from conftest import guidedflow, own_arrays
+from conftest import TASK, guidedflow, own_arrays
 from oracles import fqe as oracle
 
 import guidedflow as gf
@@ -182,6 +182,18 @@ def test_the_best_is_loaded_exported_and_can_be_narrowed_down(swept, own_file):
     second = next(row for row in rows if row["variant"] != rows[0]["variant"] and row["seed"] == 1)
     found = gf.load_policy(swept, checkpoint="assessed", variant=second["variant"], seed=1)
     np.testing.assert_array_equal(found(seen), action(second))
+
+
+@pytest.mark.slow
+def test_a_benchmarks_run_is_assessed_on_its_file_and_the_best_is_evaluated(cube_data, tmp_path):
+    settings = {**SMALL, "agent": "rebrac", "seeds": (0, 1), "validation": "own", "eval_episodes": 0}
+    run = gf.train(TASK, data_dir=cube_data, run_dir=tmp_path / "run", **settings)
+    held_out = gf.assess(run.path, progress=False)
+    file = cube_data / "cube-single-noisy-v0-val.npz"
+    assert gf.assess(run.path, dataset=file, progress=False) == held_out
+    assert {row["data"] for row in held_out} == {str(file)}
+    (row,) = gf.evaluate(run.path, checkpoint="assessed", episodes=1, workers=1, progress=False)
+    assert all(row[name] == held_out[0][name] for name in ("step", "variant", "seed", "policy"))
 
 
 @pytest.mark.slow

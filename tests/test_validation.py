@@ -158,7 +158,10 @@ def test_a_formats_own_part(own_file, tmp_path, monkeypatch):
         (-0.1, r"validation: expected a value in \[0, 1\), found -0.1"),
         ("half", "validation: expected a number or own, found 'half'"),
         (None, "validation: expected float, found None"),
-        ("own", r"validation: expected a share of the episodes, such as 0.1, for .*own.npz says of none .* found own"),
+        (
+            "own",
+            r"validation: expected a share of the episodes, such as 0.1, found own; .*own.npz names none to be .*",
+        ),
     ],
 )
 def test_what_cannot_be_held_out_is_said_in_one_line(validation, message, own_file, tmp_path):

@@ -104,7 +104,7 @@ def assess(
         nearest of 8 actions) and ``at_limits`` (the share of its actions' entries at -1 or 1).
 
     Raises:
-        RunError: no such run or checkpoint.
+        RunError: no such run or checkpoint, or another process trains in it.
         SettingsError: no such policy, seed or variant, or a number out of its range.
         DataError: the data is missing, damaged, or of other shapes.
     """
@@ -114,8 +114,8 @@ def assess(
     only = saved.filter(policy, variant, seed)
     data = _data(saved, dataset, data_dir)
     setup = _setup(saved, steps, discount)
-    rows = assess_run(saved, data, setup, checkpoint=checkpoint, only=only, progress=progress)
-    with saved.folder.lock():
+    with saved.folder.lock():  # All the while: a training would remove checkpoints, and the ranking be of no use.
+        rows = assess_run(saved, data, setup, checkpoint=checkpoint, only=only, progress=progress)
         saved.folder.write_assessment(rows)
     return rows
 
@@ -219,7 +219,7 @@ def assess_policy(
         return jnp.full(count, value, jnp.float32)
 
     config = FQEConfig(agents, policy, each(setup.discount), each(TAU), each(LEARNING_RATE), setup.hidden)
-    fitted = on_own_devices(_build(config, _keys(count, "init"), data.spec))
+    fitted = on_own_devices(_build(on_own_devices(config), _keys(count, "init"), data.spec))
     if data.has_rewards:
         fitted = _fitted(fitted, data, _keys(count, "train"), setup.steps, on_steps)
     starts = _thinned(np.unique(np.asarray(data.episode_starts)[np.asarray(data.transitions)]))

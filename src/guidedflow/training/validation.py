@@ -93,8 +93,7 @@ def _named(data: Dataset, source: str) -> tuple[Dataset, Dataset]:
     name = next((name for name in PARTS if name in parts), None)
     if name is None:
         raise SettingsError(
-            f"validation: expected a share of the episodes, such as 0.1, for {source} says of none that it is held out"
-            ", found own"
+            f"validation: expected a share of the episodes, such as 0.1, found own; {source} names none to be held out"
         )
     rest = np.setdiff1d(np.arange(len(np.unique(data.episode_ends))), parts[name])
     return data.of_episodes(parts.get("train", rest)), data.of_episodes(parts[name])
