@@ -11,6 +11,7 @@ and on the task's validation file; the ranking is compared with that by success 
 """
 
 import dataclasses
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -88,15 +89,13 @@ def assessed(saved: SavedRun, data: Any, steps: int) -> list[dict[str, Any]]:
 
 def correlated(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Spearman's rank correlation of what assess finds with the truth; of errors, the smaller the better."""
-    return {
-        f"{name} with {truth}": float(
-            stats.spearmanr(
-                [row[name] if name == "value" else -row[name] for row in rows], [row[truth] for row in rows]
-            ).statistic
-        )
-        for truth in TRUTH
-        for name in FOUND
-    }
+    found = {}
+    for truth in TRUTH:
+        for name in FOUND:
+            pairs = [(row[name] if name == "value" else -row[name], row[truth]) for row in rows]
+            is_ranked = all(len(set(values)) > 1 for values in zip(*pairs, strict=True))
+            found[f"{name} with {truth}"] = float(stats.spearmanr(pairs).statistic) if is_ranked else math.nan
+    return found
 
 
 if __name__ == "__main__":
