@@ -143,7 +143,7 @@ def test_a_formats_own_part(own_file, tmp_path, monkeypatch):
     monkeypatch.setattr(npz, "splits", lambda path: {"valid": np.array([0, 3])}, raising=False)
     run = gf.train(own_file, run_dir=tmp_path / "run", agent="bc", validation="own", **SMALL)
     assert (run.config.data.episodes, run.config.data.held_out.episodes) == (4, 2)
-    monkeypatch.setattr(npz, "splits", lambda path: {"train": np.array([1]), "val": np.array([0])}, raising=False)
+    monkeypatch.setattr(npz, "splits", lambda path: {"train": np.array([0, 1]), "val": np.array([0])}, raising=False)
     run = gf.train(own_file, run_dir=tmp_path / "other", agent="bc", validation="own", **SMALL)
     assert (run.config.data.episodes, run.config.data.held_out.episodes) == (1, 1)
     monkeypatch.setattr(npz, "splits", lambda path: {"valid": np.array([6])}, raising=False)

@@ -269,19 +269,17 @@ def assessment_table(rows: Sequence[Row]) -> Table:
 
 
 def _means_over_seeds(rows: Sequence[Row]) -> list[Row]:
-    """A row a variant, policy and step, in the order of ``rows``' ranking; without intervals."""
+    """A row a variant, policy and step, the best first, without intervals."""
     groups: dict[Any, list[Row]] = {}
     for row in rows:
         groups.setdefault((row["variant"], row["policy"], row["step"]), []).append(row)
     means = []
     for mine in groups.values():
-        numbers = {name: sum(row[name] for row in mine) / len(mine) for name in _MEASURED}
+        measured = ("value", "action_error", "least_action_error", "at_limits")
+        numbers = {name: sum(row[name] for row in mine) / len(mine) for name in measured}
         means.append({**mine[0], **numbers, "seed": f"mean of {len(mine)}", "value_low": math.nan})
     is_valued = not math.isnan(rows[0]["value"])
     return sorted(means, key=lambda row: -row["value"] if is_valued else row["action_error"])
-
-
-_MEASURED = ("value", "action_error", "least_action_error", "at_limits")
 
 
 class _Results:

@@ -211,8 +211,8 @@ def _start(
     say_before_training(agent, known, resolved, data, record, is_sweep=bool(sweep))
     logger.info("run: %s", folder.path)
     trainer = Trainer(folder, agent, trained, resolved.train, data, known, held_out=held_out, **options)
-    is_ranked = bool(sweep) and not _is_evaluated(known, resolved.train)
-    return _run(trainer, agent, execution.progress, rank_on=(held_out or data) if is_ranked else None)
+    rank_on = _ranking_data(config, known, resolved.train, data, held_out)
+    return _run(trainer, agent, execution.progress, rank_on=rank_on)
 
 
 def _continue(
@@ -235,14 +235,20 @@ def _continue(
         with saved.folder.lock():
             config.write(saved.folder.path)
             saved.folder.reopen()
-    members = saved.members
-    trainer = Trainer(saved.folder, saved.agent, members, settings, data, task, held_out=held_out, **options)
-    is_ranked = bool(saved.config.sweep) and not _is_evaluated(task, settings)
-    return _run(trainer, saved.agent, execution.progress, rank_on=(held_out or data) if is_ranked else None)
+    options["held_out"] = held_out
+    trainer = Trainer(saved.folder, saved.agent, saved.members, settings, data, task, **options)
+    rank_on = _ranking_data(config, task, settings, data, held_out)
+    return _run(trainer, saved.agent, execution.progress, rank_on=rank_on)
 
 
-def _is_evaluated(task: Task | None, settings: TrainSettings) -> bool:
-    return task is not None and settings.eval_episodes > 0
+def _ranking_data(
+    config: RunConfig, task: Task | None, settings: TrainSettings, data: Dataset, held_out: Dataset | None
+) -> Dataset | None:
+    """What to rank the variants on in the end; None where evaluations do it, or there are none."""
+    is_evaluated = task is not None and settings.eval_episodes > 0
+    if is_evaluated or not config.sweep:
+        return None
+    return data if held_out is None else held_out
 
 
 def _check_same(saved: SavedRun, given: Mapping[str, Any]) -> None:

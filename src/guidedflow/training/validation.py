@@ -95,8 +95,8 @@ def _named(data: Dataset, source: str) -> tuple[Dataset, Dataset]:
         raise SettingsError(
             f"validation: expected a share of the episodes, such as 0.1, found own; {source} names none to be held out"
         )
-    rest = np.setdiff1d(np.arange(len(np.unique(data.episode_ends))), parts[name])
-    return data.of_episodes(parts.get("train", rest)), data.of_episodes(parts[name])
+    trained = parts.get("train", np.arange(len(np.unique(data.episode_ends))))
+    return data.of_episodes(np.setdiff1d(trained, parts[name])), data.of_episodes(parts[name])
 
 
 def _of_file(task: Task, path: Path, data: Dataset) -> Dataset:
