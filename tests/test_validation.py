@@ -96,7 +96,7 @@ def test_a_sweep_measures_each_variant(own_dataset, tmp_path):
 
 @pytest.mark.slow
 def test_pictures_on_the_disk_are_measured_as_vectors_in_memory_are(tmp_path, monkeypatch):
-    from guidedflow.training import trainer
+    from guidedflow.training import assess, trainer
 
     rng, n = np.random.default_rng(0), 60
     np.savez(
@@ -109,7 +109,11 @@ def test_pictures_on_the_disk_are_measured_as_vectors_in_memory_are(tmp_path, mo
     )
     settings = {**SMALL, "agent": "iql", "validation": 0.3, "steps": 20, "crop_probability": 0.5}
     disk = gf.train(tmp_path / "pictures.npz", run_dir=tmp_path / "disk", **settings)
+    values = [gf.assess(disk.path, steps=3, progress=False)[0]["value"]]
     monkeypatch.setattr(trainer, "stays_on_disk", lambda dataset: False)
+    monkeypatch.setattr(assess, "stays_on_disk", lambda dataset: False)
+    values.append(gf.assess(disk.path, steps=3, progress=False)[0]["value"])
+    assert values[0] == pytest.approx(values[1], rel=1e-3)
     device = gf.train(tmp_path / "pictures.npz", run_dir=tmp_path / "device", **settings)
     for ours, theirs in zip(records(disk.path), records(device.path), strict=True):
         assert "validation/critic_loss" in ours
