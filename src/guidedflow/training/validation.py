@@ -109,8 +109,12 @@ def _of_file(task: Task, path: Path, data: Dataset) -> Dataset:
     return held_out
 
 
+BATCHES = 8
+"""Of each measurement: one alone says little beside the mean of ``log_every`` of the training's."""
+
+
 class Validation:
-    """The losses on held-out data: one batch a call, drawn and with noise as the seed and the step say.
+    """The losses on held-out data: means over a few batches, drawn and with noise as the seed and the step say.
 
     Args:
         dataset: the held-out data, on the host.
@@ -129,7 +133,7 @@ class Validation:
         Raises:
             OSError: the data cannot be read any more.
         """
-        windows = read_batches(self._dataset, self._keys, step, self._batch_size, 1)
+        windows = read_batches(self._dataset, self._keys, step, self._batch_size, BATCHES)
         found = _validate(agents, windows, self._keys, jnp.int32(step))
         return {f"validation/{name}": np.asarray(values) for name, values in found.items()}
 
@@ -137,7 +141,10 @@ class Validation:
 @jax.jit
 def _validate(agents: Agent, windows: Window, keys: Key[Array, " members"], step: Int[Array, ""]) -> Metrics:
     def one(agent: Agent, windows: Window, key: Key[Array, ""], step: Int[Array, ""]) -> Metrics:
-        batch = jax.tree.map(lambda leaf: leaf[0], windows).batch()
-        return agent.validate(batch, step_keys(key, step)[1])
+        def batch_metrics(numbered: tuple[Window, Int[Array, ""]]) -> Metrics:
+            window, i = numbered
+            return agent.validate(window.batch(), step_keys(key, step + i)[1])
+
+        return jax.tree.map(jnp.mean, jax.lax.map(batch_metrics, (windows, jnp.arange(BATCHES))))
 
     return over_members(one, agents, windows, keys, shared=(step,))
