@@ -171,7 +171,7 @@ def ranked(rows: Sequence[Row]) -> list[Row]:
 def _check_numbers(steps: int | None, discount: float | None) -> None:
     if steps is not None and (not isinstance(steps, int) or not 1 <= steps < 2**31):
         raise SettingsError(f"steps: expected at least 1, found {steps!r}")
-    if discount is not None and not 0.0 < discount < 1.0:
+    if discount is not None and not (isinstance(discount, int | float) and 0.0 < discount < 1.0):
         raise SettingsError(f"discount: expected a value in (0, 1), found {discount!r}")
 
 
