@@ -58,6 +58,20 @@ def test_updates_are_pure_and_return_scalar_metrics(agent, batch):
 
 
 @pytest.mark.slow
+def test_validating_gives_updates_metrics_of_the_batch_that_is_given(agent, batch):
+    """Also where some network rests: an update that repeats what it said of an earlier batch would be no validation."""
+    update, validate = jax.jit(type(agent).update), jax.jit(type(agent).validate)
+    other = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), random_batch(1))
+    for _ in range(2):
+        agent, metrics = update(agent, batch, jax.random.key(1))
+        before = jax.tree.map(jnp.copy, agent)
+        first, second = (validate(agent, one, jax.random.key(2)) for one in (batch, other))
+        assert same(agent, before)
+        assert first.keys() == second.keys() == metrics.keys()
+        assert not [name for name in first if first[name] == second[name]]
+
+
+@pytest.mark.slow
 def test_policies_act_batched_and_single_within_the_box(agent):
     policies = agent.policies()
     assert tuple(policies) == agent.policy_names

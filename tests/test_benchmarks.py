@@ -17,7 +17,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))
 
-from benchmarks import endtoend, gpu, learn, signals
+import guidedflow as gf
+from benchmarks import assess, common, endtoend, gpu, learn, signals
 from benchmarks.common import OutOfMemory, apart, run
 from benchmarks.faults.__main__ import AREAS, Arguments, campaign
 from benchmarks.faults.common import Done, Verdict, Worker
@@ -523,3 +524,29 @@ def test_serve_times_what_clients_wait_for(rows, tmp_path):
     assert 0 < row["p50_ms"] <= row["p99_ms"]
     assert 0 <= row["late"] <= 1
     assert 0 < row["answers_per_second"] <= 110
+
+
+@pytest.mark.slow
+def test_assess_compares_values_with_evaluations(rows, cube_data, tmp_path):
+    settings = {"agent": "rebrac", "preset": "quick", "hidden": (8,), "batch_size": 8, "log_every": 10, "steps": 20}
+    settings |= {"eval_every": 10, "save_every": 10, "eval_episodes": 1, "workers": 1, "progress": False}
+    run = gf.train(common.TASK, data_dir=cube_data, run_dir=tmp_path / "run", **settings)
+    found = rows("assess", str(run.path), "--steps", "2")
+    assert [(row["data"], row["step"]) for row in found] == [
+        (part, step) for part in ("training", "validation") for step in (10, 20)
+    ]
+    returns = {row["step"]: row["mean_return"] for row in gf.RunFolder(run.path).evaluations()}
+    assert all(row["mean_return"] == returns[row["step"]] for row in found)
+    assert not (run.path / "assessment.csv").exists()
+
+
+def test_correlations_are_of_ranks():
+    ordered = [
+        {"success": i / 10, "mean_return": -i, "value": i**3, "action_error": i, "least_action_error": 5 - i}
+        for i in range(5)
+    ]
+    found = assess.correlated(ordered)
+    assert found["value with success"] == pytest.approx(1)
+    assert found["value with mean_return"] == pytest.approx(-1)
+    assert found["action_error with success"] == pytest.approx(-1)
+    assert found["least_action_error with success"] == pytest.approx(1)

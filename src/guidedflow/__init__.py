@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from guidedflow.suites import tasks as tasks
     from guidedflow.suites.suite import Suite as Suite
     from guidedflow.suites.suite import Task as Task
+    from guidedflow.training.assess import assess as assess
     from guidedflow.training.evaluate import evaluate as evaluate
     from guidedflow.training.fit import fit as fit
     from guidedflow.training.fit import make_agent as make_agent
@@ -69,6 +70,7 @@ _HOMES = {
     "Suite": "suites.suite",
     "Task": "suites.suite",
     "WorkerDied": "errors",
+    "assess": "training.assess",
     "compare": "results.compare",
     "convert": "data.convert",
     "evaluate": "training.evaluate",

@@ -90,8 +90,11 @@ def _check_value(name: str, value: Any, hint: Any) -> None:
                 learned = np.float32(value)  # What a network is trained with.
             if arguments[0] is float and float(learned) not in bound:
                 raise SettingsError(f"{name}: expected a value {bound}, found {value!r}, in float32 {learned}")
-    elif origin is types.UnionType:
-        if value is not None:
+    elif origin in (types.UnionType, typing.Union):
+        named = [choice for kind in arguments[1:] for choice in typing.get_args(kind)]
+        if isinstance(value, str) and named and value not in named:
+            raise SettingsError(f"{name}: expected a number or {' or '.join(named)}, found {value!r}")
+        if not (value is None and type(None) in arguments) and value not in named:
             _check_value(name, value, arguments[0])
     elif origin is typing.Literal:
         if value not in arguments:

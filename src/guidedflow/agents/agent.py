@@ -100,6 +100,10 @@ class Agent(eqx.Module):
     def update(self, batch: Batch, key: PRNGKeyArray) -> tuple[Self, Metrics]:
         """One gradient step on one batch. Pure: the same agent, batch and key give the same result."""
 
+    def validate(self, batch: Batch, key: PRNGKeyArray) -> Metrics:
+        """The metrics of a batch that is not learned from, under the names that ``update`` gives them."""
+        return self.update(batch, key)[1]
+
     @abc.abstractmethod
     def policies(self) -> dict[str, PolicyFn]:
         """The ways of acting that this agent offers."""

@@ -165,6 +165,13 @@ class ReBRAC(Agent):
             **actor_metrics,
         }
 
+    def validate(self, batch: Batch, key: PRNGKeyArray) -> Metrics:
+        """See ``Agent``. Between the actor's updates ``update`` would repeat the metrics of a batch of before."""
+        noise = jax.random.normal(key, batch.actions.shape)
+        y = critic_target(self.target_actor, self.target_critic, batch, noise, self.config)
+        critic_metrics = critic_loss(self.critic, batch, y)[1]
+        return {**critic_metrics, **actor_loss(self.actor, self.critic, batch, self.config)[1]}
+
     def policies(self) -> dict[str, PolicyFn]:
         """``actor``: mu(s), which a tanh keeps inside [-1, 1]."""
         return {"actor": lambda s, key: self.actor(s)}

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from guidedflow.cli.agents import Agents
+from guidedflow.cli.assess import Assess
 from guidedflow.cli.compare import Compare
 from guidedflow.cli.convert import Convert
 from guidedflow.cli.evaluate import Evaluate
@@ -39,6 +40,7 @@ from guidedflow.processes import RemoteTraceback, check_limits
 COMMANDS: dict[str, Any] = {
     "train": Train,
     "evaluate": Evaluate,
+    "assess": Assess,
     "export": Export,
     "serve": Serve,
     "push": Push,

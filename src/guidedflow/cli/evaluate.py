@@ -25,7 +25,7 @@ class Evaluate:
     episodes: Annotated[int | None, optional("INT", "as in training")] = None
     """Episodes for each policy and seed."""
     checkpoint: str = "latest"
-    """latest, best, or a step."""
+    """latest, best, a step, or assessed: what `guidedflow assess` ranked first."""
     policy: Annotated[str | None, optional("NAME", "all")] = None
     """This policy alone: actor or vabc of gfp, for instance."""
     variant: Assignments = dataclasses.field(default_factory=dict)

@@ -27,7 +27,7 @@ class Export:
     seed: Annotated[int | None, optional("INT", "the first")] = None
     """Of several training seeds, this one."""
     checkpoint: str = "latest"
-    """latest, best, or a step."""
+    """latest, best, a step, or assessed: what `guidedflow assess` ranked first."""
     noise: Literal["normal", "zero"] = "normal"
     """normal: drawn anew at every call, as in training; zero: the same action for the same observation."""
     agent: Annotated[str | None, optional("MODULE:CLASS")] = None

@@ -107,8 +107,11 @@ REGISTRY = ConstructorRegistry()
 
 @REGISTRY.primitive_rule
 def _numbers(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
-    """A number, or None where the annotation allows it; or a list of numbers."""
+    """A number, or None or a word where the annotation allows it; or a list of numbers."""
     kind, is_optional = _without_none(info.type)
+    words = _words_beside_a_number(kind)
+    if words:
+        return _spec(_number_or(words), "|".join(["FLOAT", *words]), (float, str))
     item = _list_item(kind)
     read: Callable[[str], Any] = whole_number if int in (kind, item) else number
     if item in _NUMBERS:
@@ -124,13 +127,34 @@ def _numbers(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
     )
 
 
+def _number_or(words: Sequence[str]) -> Callable[[str], Any]:
+    def read(text: str) -> float | str:
+        try:
+            return text if text in words else number(text)
+        except ValueError:
+            raise ValueError(f"expected a number or {' or '.join(words)}, found {text!r}") from None
+
+    return read
+
+
 def _without_none(hint: Any) -> tuple[Any, bool]:
     """X and True of ``X | None``, else the hint and False."""
-    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+    if _is_union(hint):
         kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
         if len(kinds) == 1:
             return _without_notes(kinds[0]), True
     return hint, False
+
+
+def _words_beside_a_number(hint: Any) -> tuple[str, ...]:
+    """("own",) of ``float | Literal["own"]``; none of any other hint."""
+    first, *others = map(_without_notes, typing.get_args(hint)) if _is_union(hint) else (hint,)
+    is_number_or_word = first is float and len(others) == 1 and typing.get_origin(others[0]) is typing.Literal
+    return typing.get_args(others[0]) if is_number_or_word else ()
+
+
+def _is_union(hint: Any) -> bool:
+    return typing.get_origin(hint) in (types.UnionType, typing.Union)
 
 
 def _without_notes(hint: Any) -> Any:

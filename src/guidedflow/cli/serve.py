@@ -35,7 +35,7 @@ class Serve:
     seed: Annotated[int | None, optional("INT", "the first")] = None
     """Of several training seeds, this one."""
     checkpoint: str = "latest"
-    """latest, best, or a step."""
+    """latest, best, a step, or assessed: what `guidedflow assess` ranked first."""
     agent: Annotated[str | None, optional("MODULE:CLASS")] = None
     """The class of the run's algorithm, if it is one of your own."""
 

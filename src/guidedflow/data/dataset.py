@@ -293,8 +293,30 @@ class Dataset(eqx.Module):
 
     @property
     def episodes(self) -> int:
-        """How many episodes the rows belong to."""
-        return int(np.unique(np.asarray(self.episode_ends)).size)
+        """How many episodes the transitions belong to."""
+        return int(np.unique(np.asarray(self.episode_ends)[np.asarray(self.transitions)]).size)
+
+    def of_episodes(self, numbers: Int[np.ndarray, " n"] | Sequence[int]) -> "Dataset":
+        """The same arrays, of which only the transitions of some episodes can be sampled.
+
+        Args:
+            numbers: of the episodes, in recording order from 0 on.
+
+        Raises:
+            DataError: there is no episode of such a number, or none of them has a transition.
+        """
+        last = np.unique(np.asarray(self.episode_ends))
+        chosen = np.asarray(numbers, int)
+        outside = chosen[(chosen < 0) | (chosen >= len(last))]
+        if len(outside):
+            raise DataError(f"{self.source}: expected episodes from 0 to {len(last) - 1}, found number {outside[0]}")
+        transitions = np.asarray(self.transitions)
+        kept = transitions[np.isin(np.asarray(self.episode_ends)[transitions], last[chosen])]
+        if not len(kept):
+            raise DataError(
+                f"{self.source}: expected a transition (s, a, s') in {len(chosen)} of its episodes, found none"
+            )
+        return dataclasses.replace(self, transitions=kept)
 
     def sample(self, key: PRNGKeyArray, batch_size: int) -> Batch:
         """B transitions, drawn uniformly with replacement. Pure, and made to be compiled into a training step."""

@@ -57,7 +57,8 @@ def export(
         policy: ``actor`` or ``vabc`` for GFP, for instance; None: the algorithm's main policy.
         seed: which of the run's seeds; None: the first.
         variant: which variant of a sweep, ``{"alpha": 0.3}``; None: the only one.
-        checkpoint: ``latest``, ``best`` or a step.
+        checkpoint: ``latest``, ``best``, a step, or ``assessed``: the policy that ``assess`` ranked first, its seed
+            and its variant, of those that the other arguments leave.
         noise: ``normal``: drawn at every call; ``zero``: the policy is deterministic.
         agent: the class of an algorithm of your own, if the run's is not registered.
 
@@ -96,7 +97,10 @@ def _description(restored: Restored, action: str, noise: Any) -> dict[str, Any]:
 
 def _portable(config: RunConfig) -> RunConfig:
     """The config without paths of the machine that it was trained on."""
-    data = dataclasses.replace(config.data, source=Path(config.data.source).name, made_by=None)
+    held_out = config.data.held_out
+    if held_out is not None:
+        held_out = dataclasses.replace(held_out, source=Path(held_out.source).name)
+    data = dataclasses.replace(config.data, source=Path(config.data.source).name, made_by=None, held_out=held_out)
     return dataclasses.replace(config, data=data)
 
 

@@ -107,7 +107,8 @@ def load_policy(
         policy: ``actor`` or ``vabc`` for GFP, for instance; None: the algorithm's main policy.
         seed: which of the run's seeds; None: the first.
         variant: which variant of a sweep, ``{"alpha": 0.3}``; None: the only one.
-        checkpoint: ``latest``, ``best`` or a step.
+        checkpoint: ``latest``, ``best``, a step, or ``assessed``: the policy that ``assess`` ranked first, its seed
+            and its variant, of those that the other arguments leave.
         agent: the class of an algorithm of your own, if the run's is not registered.
 
     Raises:

@@ -47,6 +47,9 @@ def restore(
         SettingsError: no such policy, seed or variant; or a sweep, of which a variant has to be named.
     """
     saved = SavedRun(run, agent)
+    if checkpoint == "assessed":
+        best = saved.assessed(policy, variant, seed)
+        policy, variant, seed, checkpoint = (best[name] for name in ("policy", "variant", "seed", "step"))
     there = list(dict.fromkeys(member.variant for member in saved.members))
     if variant is None and len(there) > 1:
         listed = ", ".join(map(variant_text, there))

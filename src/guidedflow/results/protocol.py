@@ -72,7 +72,11 @@ def deviations(settings: Mapping[str, Any], published: Mapping[str, Any]) -> dic
     return {
         name: (value, published[name])
         for name, value in settings.items()
-        if name in published and name not in NOT_COMPARED and value != published[name]
+        if name in published
+        and name not in NOT_COMPARED
+        and value != published[name]
+        # A validation file of its own takes nothing from the training data.
+        and (name, value) != ("validation", "own")
     }
 
 

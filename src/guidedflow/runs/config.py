@@ -22,8 +22,21 @@ IN_MEMORY = "arrays in memory"
 
 
 @dataclasses.dataclass(frozen=True)
+class HeldOut:
+    """Data that a run's losses are measured on and nothing is learned from."""
+
+    source: str
+    """The file or folder that holds it, absolute; ``IN_MEMORY`` for arrays."""
+    fingerprint: str
+    transitions: int
+    episodes: int
+    seed: int | None
+    """Of the draw of the episodes; None where the data itself says which they are."""
+
+
+@dataclasses.dataclass(frozen=True)
 class DataRecord:
-    """What a run was trained on."""
+    """What a run was trained on, without what it held out."""
 
     source: str
     """The file or folder, absolute; ``IN_MEMORY`` for arrays."""
@@ -36,6 +49,7 @@ class DataRecord:
     """What data made or converted by this package says of itself; None for any other."""
     reading: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """What was asked for of a robot's recordings: reward, instruction."""
+    held_out: HeldOut | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,6 +163,8 @@ class RunConfig:
         _check_types(saved, {"agent": str, "preset": str, "settings": dict, "config": dict, "sources": dict})
         _check_types(saved["settings"], {"steps": int, "online_steps": int, "seeds": list})
         _check_types(data, {"source": str, "fingerprint": str, "transitions": int, "episodes": int})
+        if data.get("held_out"):
+            _check_types(data["held_out"], {"source": str, "fingerprint": str, "transitions": int, "episodes": int})
         return cls(
             agent=saved["agent"],
             preset=saved["preset"],
@@ -165,6 +181,7 @@ class RunConfig:
                 episodes=data["episodes"],
                 made_by=data.get("made_by"),
                 reading={str(name): str(value) for name, value in data.get("reading", {}).items()},
+                held_out=HeldOut(**data["held_out"]) if data.get("held_out") else None,
             ),
             versions={name: str(version) for name, version in saved["versions"].items()},
             device=str(saved["device"]),

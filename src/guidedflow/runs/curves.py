@@ -17,14 +17,14 @@ COLUMNS = 4
 def draw_curves(
     path: Path, metrics: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]], *, title: str
 ) -> None:
-    """Draw evaluations (first panel) and every metric over the gradient steps.
+    """Draw evaluations (first panel) and every metric over the gradient steps, that of held-out data dashed.
 
     A line is a variant's mean over seeds. A band spans the seeds; with one seed the evaluations' band is the 95%
     interval of that evaluation. Evaluations made after the training are not drawn.
     """
     from matplotlib.figure import Figure  # No pyplot: no screen and no global state needed.
 
-    names = [name for name in (metrics[0] if metrics else {}) if name not in NOT_DRAWN]
+    names = [name for name in (metrics[0] if metrics else {}) if name not in NOT_DRAWN and "/" not in name]
     evaluations = [row for row in evaluations if row["source"] == "training"]
     panels = max(1, int(bool(evaluations)) + len(names))
     columns = min(COLUMNS, panels)
@@ -49,14 +49,20 @@ def draw_curves(
 
 def _draw_metric(axis: Any, name: str, metrics: Sequence[Mapping[str, Any]]) -> None:
     variants = dict.fromkeys(row["variant"] for row in metrics)
+    has_legend = len(variants) > 1
     for variant in variants:
-        steps, values = _by_step(
-            [(row["step"], row[name]) for row in metrics if row["variant"] == variant and name in row]
-        )
-        axis.plot(steps, [np.mean(v) for v in values], label=variant_text(variant))
+        mine = [row for row in metrics if row["variant"] == variant]
+        steps, values = _by_step([(row["step"], row[name]) for row in mine if name in row])
+        (line,) = axis.plot(steps, [np.mean(v) for v in values], label=variant_text(variant))
         axis.fill_between(steps, [min(v) for v in values], [max(v) for v in values], alpha=0.2)
+        held_out = [(row["step"], row[f"validation/{name}"]) for row in mine if f"validation/{name}" in row]
+        if held_out:
+            steps, values = _by_step(held_out)
+            label = f"{variant_text(variant)} held out".strip()
+            axis.plot(steps, [np.mean(v) for v in values], "--", color=line.get_color(), linewidth=1, label=label)
+            has_legend = True
     axis.set(title=name.replace("_", " "), xlabel="gradient steps")
-    if len(variants) > 1:
+    if has_legend:
         axis.legend(fontsize=7)
 
 

@@ -40,6 +40,21 @@ EVALUATION_FIELDS = (
     "source",
     "env_seed",
 )
+ASSESSMENT_FIELDS = (
+    "step",
+    "variant",
+    "seed",
+    "policy",
+    "value",
+    "value_low",
+    "value_high",
+    "starts",
+    "action_error",
+    "least_action_error",
+    "at_limits",
+    "fqe_steps",
+    "data",
+)
 # What rows of older versions do not have: they were all made by the training.
 _ADDED = {"source": "training", "env_seed": ""}
 PATTERNS = "[*?\\"
@@ -50,7 +65,10 @@ Row = dict[str, Any]
 
 
 class RunFolder:
-    """A run as one folder: config.json, metrics.jsonl, evaluations.csv, checkpoints/, summary.json, curves.png."""
+    """A run as one folder: config.json, metrics.jsonl, evaluations.csv, checkpoints/, summary.json, curves.png.
+
+    ``assessment.csv`` is there once the run's policies were assessed.
+    """
 
     def __init__(self, path: Path | str):
         self.path = Path(path)
@@ -229,38 +247,28 @@ class RunFolder:
         Raises:
             RunError: the file is damaged.
         """
-        path = self.path / "evaluations.csv"
-        if not path.exists():
-            return []
-        kinds: dict[str, Any] = {"step": _count, "seed": _count, "episodes": int, "policy": str, "source": str}
-        kinds |= {"variant": parse_variant, "env_seed": lambda text: int(text) if text else None}
-        rows: list[Row] = []
-        number = 1
-        reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
-        while True:
-            try:
-                if not set(EVALUATION_FIELDS) - set(_ADDED) <= set(reader.fieldnames or ()):
-                    raise KeyError
-                number += 1
-                row = next(reader, None)
-                if row is None:
-                    return rows
-                values = _ADDED | {name: value for name, value in row.items() if value is not None}
-                found = {name: kinds.get(name, float)(values[name]) for name in EVALUATION_FIELDS}
-            except (ValueError, TypeError, KeyError, csv.Error) as error:
-                expected = ",".join(EVALUATION_FIELDS)
-                raise RunError(f"{path}: line {number}: expected {expected}, found another") from error
-            if math.isnan(found["success"]):  # Older versions wrote an interval even where there was no success.
-                found["success_low"] = found["success_high"] = math.nan
-            rows.append(found)
+        kinds = {"episodes": int, "source": str, "env_seed": lambda text: int(text) if text else None}
+        rows = _read_table(self.path / "evaluations.csv", EVALUATION_FIELDS, kinds, _ADDED)
+        for row in rows:
+            if math.isnan(row["success"]):  # Older versions wrote an interval even where there was no success.
+                row["success_low"] = row["success_high"] = math.nan
+        return rows
 
     def _write_evaluations(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, EVALUATION_FIELDS, extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({**row, "variant": variant_text(row["variant"])})
-        write_text(self.path / "evaluations.csv", text.getvalue())
+        _write_table(self.path / "evaluations.csv", EVALUATION_FIELDS, rows)
+
+    def write_assessment(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write assessment.csv, rows of ``ASSESSMENT_FIELDS``, in place of one that was there."""
+        _write_table(self.path / "assessment.csv", ASSESSMENT_FIELDS, rows)
+
+    def assessment(self) -> list[Row]:
+        """The rows of assessment.csv, the best policy first, ``variant`` as a ``Variant``; none before the first.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        kinds = {"starts": int, "fqe_steps": int, "data": str}
+        return _read_table(self.path / "assessment.csv", ASSESSMENT_FIELDS, kinds)
 
     # ------------------------------------------------------------------------------------------------ the whole
 
@@ -299,6 +307,50 @@ class RunFolder:
         path = self.path / "curves.png"
         draw_curves(path, self.metrics(), self.evaluations(), title=self.config().title)
         return path
+
+
+def _read_table(
+    path: Path, fields: Sequence[str], kinds: Mapping[str, Any], added: Mapping[str, str] | None = None
+) -> list[Row]:
+    """The rows of a CSV file with a policy a row; none if there is no file.
+
+    Args:
+        path: the file.
+        fields: its columns.
+        kinds: what makes a value of a column's text, where it is no plain number.
+        added: what stands in columns that older versions did not write.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    if not path.exists():
+        return []
+    added = added or {}
+    kinds = {"step": _count, "seed": _count, "policy": str, "variant": parse_variant, **kinds}
+    rows: list[Row] = []
+    number = 1
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+    while True:
+        try:
+            if not set(fields) - set(added) <= set(reader.fieldnames or ()):
+                raise KeyError
+            number += 1
+            row = next(reader, None)
+            if row is None:
+                return rows
+            values = {**added, **{name: value for name, value in row.items() if value is not None}}
+            rows.append({name: kinds.get(name, float)(values[name]) for name in fields})
+        except (ValueError, TypeError, KeyError, csv.Error) as error:
+            raise RunError(f"{path}: line {number}: expected {','.join(fields)}, found another") from error
+
+
+def _write_table(path: Path, fields: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fields, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({**row, "variant": variant_text(row["variant"])})
+    write_text(path, text.getvalue())
 
 
 def _count(value: Any) -> int:

@@ -143,6 +143,10 @@ class Suite(abc.ABC):
         looked = " or ".join(str(folder) for folder in searched)
         raise DataError(f"{self.file(task)}: expected in {looked}, found nothing; {remedy}")
 
+    def validation_file(self, task: Task, path: Path) -> Path | None:
+        """Where the validation data is that belongs to the task's data at ``path``; None if the suite has none."""
+        return None
+
     def has_data(self, task: Task, data_dir: Path | None = None) -> bool:
         """Whether the task's data is here."""
         return any((folder / self.file(task)).exists() for folder in self.folders(data_dir))

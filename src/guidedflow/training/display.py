@@ -196,7 +196,7 @@ def _detail(progress: Progress) -> str:
         return "  ".join(
             f"{name.removesuffix('_loss')} {value:.3g}"
             for name, value in progress.metrics.items()
-            if name.endswith("_loss")
+            if name.endswith("_loss") and "/" not in name
         )
     if progress.phase == "evaluating" and progress.episodes_total:
         return f"evaluating: {progress.episodes_done:,}/{progress.episodes_total:,} episodes"
@@ -233,6 +233,53 @@ def results_table(rows: Sequence[Row], summary_rows: Sequence[Row]) -> ConsoleRe
         summary_rows: their means over the seeds, best variant first (``runs.summary.over_seeds``).
     """
     return _Results(rows, summary_rows)
+
+
+def assessment_table(rows: Sequence[Row]) -> Table:
+    """The ranking of an assessment, and the means over several seeds.
+
+    Args:
+        rows: of assessment.csv, the best first.
+    """
+    variants, seeds = ({row[name] for row in rows} for name in ("variant", "seed"))
+    is_drawn = any(row["least_action_error"] < row["action_error"] for row in rows)
+    columns = {"variant": len(variants) > 1, "policy": True, "step": True, "seed": True, "value [95% interval]": True}
+    columns |= {"action error": True, "of the nearest of 8": is_drawn, "at limits": True}
+    shown = [name for name, is_shown in columns.items() if is_shown]
+    table = Table(*shown)
+    for part in (rows, _means_over_seeds(rows) if len(seeds) > 1 else ()):
+        for row in part:
+            low, high = row["value_low"], row["value_high"]
+            interval = "" if math.isnan(low) else f"  [{low:.2f}, {high:.2f}]"
+            cells = {
+                "variant": variant_text(row["variant"]),
+                "policy": row["policy"],
+                "step": f"{row['step']:,}",
+                "seed": str(row["seed"]),
+                "value [95% interval]": "-" if math.isnan(row["value"]) else f"{row['value']:.2f}{interval}",
+                "action error": f"{row['action_error']:.3g}",
+                "of the nearest of 8": f"{row['least_action_error']:.3g}",
+                "at limits": f"{row['at_limits']:.1%}",
+            }
+            table.add_row(*(cells[name] for name in shown))
+        table.add_section()
+    by = "action error" if math.isnan(rows[0]["value"]) else "value"
+    table.caption = f"best first, by the {by} on {rows[0]['data']}"
+    return table
+
+
+def _means_over_seeds(rows: Sequence[Row]) -> list[Row]:
+    """A row a variant, policy and step, the best first, without intervals."""
+    groups: dict[Any, list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["variant"], row["policy"], row["step"]), []).append(row)
+    means = []
+    for mine in groups.values():
+        measured = ("value", "action_error", "least_action_error", "at_limits")
+        numbers = {name: sum(row[name] for row in mine) / len(mine) for name in measured}
+        means.append({**mine[0], **numbers, "seed": f"mean of {len(mine)}", "value_low": math.nan})
+    is_valued = not math.isnan(rows[0]["value"])
+    return sorted(means, key=lambda row: -row["value"] if is_valued else row["action_error"])
 
 
 class _Results:

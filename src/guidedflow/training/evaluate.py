@@ -196,7 +196,8 @@ def evaluate(
         env: an environment of your own, by id or as a function that makes one; None: the run's.
         agent: the class of an algorithm of your own, if the run's is not registered.
         episodes: how many for each; None: as many as in training, whose evaluation is then repeated.
-        checkpoint: ``latest``, ``best`` or a step.
+        checkpoint: ``latest``, ``best``, a step, or ``assessed``: the policy that ``assess`` ranked first, of those
+            that the next three leave.
         policy: only this one.
         variant: only this one of a sweep, ``{"alpha": 0.3}``.
         seed: only the agent of this training seed.
@@ -252,6 +253,10 @@ def _evaluate_run(saved: SavedRun, asked: _Asked) -> list[Row]:
     task = _task(saved.config, saved.folder.path, asked.env)
     settings = _settings(saved.settings, asked.episodes)
     workers = checked_workers(asked.workers, settings)
+    if asked.checkpoint == "assessed":
+        best = saved.assessed(asked.policy, asked.variant, asked.seed)
+        named = {name: best[name] for name in ("policy", "variant", "seed")}
+        asked = asked._replace(checkpoint=best["step"], **named)
     only = saved.filter(asked.policy, asked.variant, asked.seed)
     agents, step = saved.agents(asked.checkpoint)
     backend = _film_backend(asked.videos, saved)

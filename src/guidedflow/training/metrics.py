@@ -28,18 +28,21 @@ class MetricRows:
         self.unlogged: dict[str, np.ndarray] = dict(unlogged or {})
         """Metrics of the steps since the last row."""
 
-    def add(self, end: int, series: Series, extra: Mapping[str, float]) -> list[list[dict[str, Any]]]:
+    def add(
+        self, end: int, series: Series, extra: Mapping[str, float | Float[np.ndarray, " members"]]
+    ) -> list[list[dict[str, Any]]]:
         """Rows that are complete now, in groups of one step.
 
         Args:
             end: the step that the series leads to.
             series: every metric of the steps before it.
-            extra: numbers to be written beside.
+            extra: numbers to be written beside: one for all members, or one each.
         """
         if self.unlogged:
             series = {name: np.concatenate([self.unlogged[name], new], axis=1) for name, new in series.items()}
         start = end - next(iter(series.values())).shape[1]
         groups = []
+        beside = {name: np.broadcast_to(value, len(self._members)) for name, value in extra.items()}
         for step in range(start - start % self._log_every + self._log_every, end + 1, self._log_every):
             means = {
                 name: values[:, max(0, step - self._log_every - start) : step - start].mean(axis=1)
@@ -52,7 +55,7 @@ class MetricRows:
                         "variant": member.variant,
                         "seed": member.seed,
                         **{name: float(mean[i]) for name, mean in means.items()},
-                        **extra,
+                        **{name: float(values[i]) for name, values in beside.items()},
                     }
                     for i, member in enumerate(self._members)
                 ]

@@ -225,7 +225,7 @@ def say_before_training(
     if task is not None and not record.is_own and not resolved.tuned:
         logger.info("nobody published settings of %s for %s; its defaults are used", agent_name(agent), task.dataset)
     if is_sweep and (task is None or not resolved.train.eval_episodes):
-        logger.warning("without evaluations nothing ranks the variants: their losses are in metrics.jsonl")
+        logger.info("without evaluations the variants are ranked by fitted Q evaluation on the data, in the end")
     batch_size = resolved.train.batch_size
     if batch_size > data.size:
         logger.warning(

@@ -1,5 +1,6 @@
 """Reads a run's folder back into what training made of it: its settings, its task and its agents."""
 
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import jax
 from guidedflow.agents import Agent, agent_name, find_agent
 from guidedflow.errors import DataError, RunError, SettingsError
 from guidedflow.runs.config import FILE, RunConfig
-from guidedflow.runs.folder import RunFolder
+from guidedflow.runs.folder import Row, RunFolder
 from guidedflow.runs.summary import main_scores
 from guidedflow.settings import build
 from guidedflow.suites import find_task
@@ -132,6 +133,25 @@ class SavedRun:
         if value is not None and value not in there:
             listed = ", ".join(map(str, there))
             raise SettingsError(f"{name}: expected one of {listed} of {self.folder.path}, found {value!r}")
+
+    def assessed(self, policy: str | None, variant: Variant | Mapping[str, float] | None, seed: int | None) -> Row:
+        """The row of assessment.csv of the best policy, among those asked for, whose checkpoint is there.
+
+        Raises:
+            RunError: there is none.
+            SettingsError: as ``filter``.
+        """
+        only = self.filter(policy, variant, seed)
+        with self.checkpoints() as checkpoints:
+            steps = checkpoints.steps()
+        for row in self.folder.assessment():
+            if row["step"] in steps and only(Member(row["variant"], row["seed"], None), row["policy"]):
+                return row
+        raise RunError(
+            f"{self.folder.path}: checkpoint: expected an assessment of such a policy at one of the steps "
+            f"{', '.join(map(str, steps))}, found none; make it with `guidedflow assess "
+            f"{shlex.quote(str(self.folder.path))}`"
+        )
 
     def checkpoints(self) -> Checkpoints:
         """The run's checkpoints, to be read.

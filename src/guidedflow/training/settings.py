@@ -51,6 +51,9 @@ class TrainSettings:
     learning_rate_decay: Fraction = 0.0
     """Share of the steps on the data, the last ones, over which the learning rate falls linearly to 0; 0: it stays. In
     a run that is extended it rises again, and falls at the new end."""
+    validation: Annotated[float, Range(0.0, 1.0, open_high=True)] | Literal["own"] = 0.0
+    """Share of the episodes to hold out, drawn with the first seed: nothing is learned from them, and their losses
+    stand beside the training's. own: what the data's makers held out, in a file of its own or in the data itself."""
     precision: Precision = "default"
     """Of the updates' matrix products and convolutions. default: float32, on accelerators rounded as JAX chooses, with
     which the published code ran; mixed: bfloat16 operands and float32 sums. Policies act without rounding of ours."""

@@ -111,10 +111,19 @@ class DiskSource:
 
     def read(self, step: int) -> Window:
         """The batches of a piece: arrays of (members, steps, B, ...), each member's on its device."""
-        indices = _indices(self._keys, jnp.int32(step), self._dataset.size, self._settings.batch_size, self.piece)
-        rows = np.asarray(self._dataset.transitions)[np.asarray(indices)]
-        window = self._dataset.window(rows.ravel())
-        return on_own_devices(jax.tree.map(lambda leaf: np.asarray(leaf).reshape(*rows.shape, *leaf.shape[1:]), window))
+        return read_batches(self._dataset, self._keys, step, self._settings.batch_size, self.piece)
+
+
+def read_batches(dataset: Dataset, keys: Key[Array, " members"], step: int, batch_size: int, length: int) -> Window:
+    """The batches of ``length`` steps, gathered on the host.
+
+    Returns:
+        Arrays of (members, steps, B, ...), each member's on its device.
+    """
+    indices = _indices(keys, jnp.int32(step), dataset.size, batch_size, length)
+    rows = np.asarray(dataset.transitions)[np.asarray(indices)]
+    window = dataset.window(rows.ravel())
+    return on_own_devices(jax.tree.map(lambda leaf: np.asarray(leaf).reshape(*rows.shape, *leaf.shape[1:]), window))
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))

@@ -11,16 +11,17 @@ import jax
 
 from guidedflow.agents import Agent, find_agent
 from guidedflow.data.dataset import Dataset, check_needs
-from guidedflow.errors import DataError, RunError, SettingsError, WorkerDied
+from guidedflow.errors import RunError, SettingsError, WorkerDied
 from guidedflow.notices import show_notices
 from guidedflow.processes import RemoteTraceback
 from guidedflow.runs.config import Extension, RunConfig
-from guidedflow.runs.folder import RunFolder
+from guidedflow.runs.folder import Row, RunFolder
 from guidedflow.runs.loggers import Logger, TensorBoard, WeightsAndBiases
 from guidedflow.settings import build
 from guidedflow.suites import find_task
 from guidedflow.suites.suite import Task
-from guidedflow.training.display import ProgressBar, make_console, results_table
+from guidedflow.training.assess import assess_trained
+from guidedflow.training.display import ProgressBar, assessment_table, make_console, results_table
 from guidedflow.training.evaluate import checked_workers
 from guidedflow.training.prepare import (
     check_memory,
@@ -48,6 +49,7 @@ from guidedflow.training.settings import (
     to_json,
 )
 from guidedflow.training.trainer import Trainer
+from guidedflow.training.validation import check_same, hold_out
 
 logger = logging.getLogger("guidedflow")
 
@@ -84,7 +86,7 @@ def train(
         agent: the algorithm, by name, or a class derived from ``guidedflow.agents.Agent``.
         preset: ``published`` (the papers' tuned settings) or ``quick`` (a small network, 20k steps).
         sweep: values of float settings by name, ``{"alpha": (0.3, 1, 3)}``; every combination trains with every seed,
-            all at once, and the results are ranked.
+            all at once, and the results are ranked: by the evaluations, or without any as ``assess`` does.
         run_dir: the new folder; None: ``runs/<task>/<agent>-<preset>-<time>``.
         data_dir: see ``load_dataset``.
         workers: processes that run the environments; None: one a core.
@@ -204,16 +206,19 @@ def _start(
     options = execution.options(resolved.train)
     if env is None:
         data, record = load_data(known, dataset, data_dir, reading=reading)
-    if resolved.train.normalize_observations:
-        data = data.normalized()
+    data, held_out, record = hold_out(data, record, known, resolved.train)
     agent.check_spec(data.spec)
     check_needs(agent, data)
+    if held_out is not None:
+        check_needs(agent, held_out)
     check_memory(agent, trained, resolved.train, data.spec)
     config = make_config(agent, preset, resolved, sweep, data, record, known, is_own_env=env is not None)
     folder = RunFolder.create(place or new_folder(config).absolute(), config)
     say_before_training(agent, known, resolved, data, record, is_sweep=bool(sweep))
     logger.info("run: %s", folder.path)
-    return _run(Trainer(folder, agent, trained, resolved.train, data, known, **options), execution.progress)
+    trainer = Trainer(folder, agent, trained, resolved.train, data, known, held_out=held_out, **options)
+    rank_on = _ranking_data(config, known, resolved.train, data, held_out)
+    return _run(trainer, agent, execution.progress, rank_on=rank_on)
 
 
 def _continue(
@@ -229,19 +234,27 @@ def _continue(
     settings, config = _extended(saved, extend_to)
     options = execution.options(settings)
     data, record = load_data_again(saved, task, dataset, data_dir)
-    data = dataclasses.replace(data, normalization=saved.spec.normalization)
-    if data.spec != saved.spec or not data.matches(saved.config.data.fingerprint):
-        raise DataError(
-            f"{record.source}: expected the data of the run ({saved.config.data.fingerprint}), found other data "
-            f"({record.fingerprint})"
-        )
+    data, held_out, record = hold_out(data, record, task, settings, saved.spec.normalization)
+    check_same(saved, data, record)
     check_memory(saved.agent, saved.members, settings, saved.spec)
     if config is not saved.config:
         with saved.folder.lock():
             config.write(saved.folder.path)
             saved.folder.reopen()
+    options["held_out"] = held_out
     trainer = Trainer(saved.folder, saved.agent, saved.members, settings, data, task, **options)
-    return _run(trainer, execution.progress)
+    rank_on = _ranking_data(config, task, settings, data, held_out)
+    return _run(trainer, saved.agent, execution.progress, rank_on=rank_on)
+
+
+def _ranking_data(
+    config: RunConfig, task: Task | None, settings: TrainSettings, data: Dataset, held_out: Dataset | None
+) -> Dataset | None:
+    """What to rank the variants on in the end; None where evaluations do it, or there are none."""
+    is_evaluated = task is not None and settings.eval_episodes > 0
+    if is_evaluated or not config.sweep:
+        return None
+    return data if held_out is None else held_out
 
 
 def _check_same(saved: SavedRun, given: Mapping[str, Any]) -> None:
@@ -289,9 +302,16 @@ def _is_about_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error) or "Out of memory" in str(error)
 
 
-def _run(trainer: Trainer, show: bool) -> Run:
-    """Train, and leave the folder of a finished run, or of one that a callback stopped."""
-    folder = trainer.folder
+def _run(trainer: Trainer, agent: type[Agent], show: bool, *, rank_on: Dataset | None) -> Run:
+    """Train, and leave the folder of a finished run, or of one that a callback stopped.
+
+    Args:
+        trainer: of the run.
+        agent: its algorithm.
+        show: whether a progress bar and tables are shown.
+        rank_on: the data to rank the finished run's policies on, if nothing else does.
+    """
+    folder, ranking = trainer.folder, list[Row]()
     with folder.lock():
         try:
             rows = trainer.run()
@@ -309,8 +329,12 @@ def _run(trainer: Trainer, show: bool) -> Run:
         folder.draw_curves()
         if run.is_finished:
             folder.write_summary(run.summary)
+            if rank_on is not None:
+                ranking = assess_trained(SavedRun(folder.path, agent), rank_on, progress=show)
         else:
             logger.info("stopped by a callback at step %d; it can be continued", trainer.step)
     if show and rows:
         make_console().print(results_table(rows, run.over_seeds))
+    if show and ranking:
+        make_console().print(assessment_table(ranking))
     return run

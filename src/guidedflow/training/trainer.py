@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from guidedflow.agents import Agent
 from guidedflow.data.dataset import Dataset
@@ -31,6 +32,7 @@ from guidedflow.training.settings import Member, TrainSettings
 from guidedflow.training.signals import Signals, StopRequest, caught_signals
 from guidedflow.training.sources import MOST_STEPS, DeviceSource, Source
 from guidedflow.training.stream import DiskSource, stays_on_disk
+from guidedflow.training.validation import Validation
 
 logger = logging.getLogger("guidedflow")
 
@@ -58,6 +60,7 @@ class Trainer:
         members: the agents to train at once.
         settings: the run's settings.
         dataset: what to learn from.
+        held_out: what to measure the losses on as well; None: nothing.
         task: what to evaluate on, and to interact with online; None: neither is done.
         workers: processes for the environments; changes nothing that is learned or measured.
         eval_async: evaluate a copy of the agents while their training goes on; changes no number either.
@@ -74,6 +77,7 @@ class Trainer:
         dataset: Dataset,
         task: Task | None,
         *,
+        held_out: Dataset | None = None,
         workers: int,
         eval_async: bool = False,
         loggers: Sequence[Logger] = (),
@@ -90,6 +94,8 @@ class Trainer:
         """Whether a callback stopped the training."""
         self._agent = agent
         self._dataset = dataset
+        self._held_out = held_out
+        self._validation: Validation | None = None
         self._task = task
         self._workers = workers
         self._eval_async = eval_async
@@ -149,6 +155,9 @@ class Trainer:
             Checkpoints(self.folder.checkpoints, scores=self._scores, needed=self._is_pending)
         )
         self._keys = member_keys(self.members, "train")
+        if self._held_out is not None:
+            keys = member_keys(self.members, "validation")
+            self._validation = Validation(self._held_out, keys, self.settings.batch_size)
         self._agents = init_agents(self._agent, self.members, self._dataset.spec)
         self.step = first_step(self.folder, self._checkpoints, self.settings)
         if self.step:
@@ -208,24 +217,34 @@ class Trainer:
         began = time.perf_counter()
         call = self._device.submit(self._updates, self._source, count)
         if self._is_compiled:
-            agents, series = call.result()
+            agents, series, validated = call.result()
         else:  # Compiling takes seconds, in which nothing is learned that could be lost.
             with self._signals.at_once():
-                agents, series = call.result()
+                agents, series, validated = call.result()
         seconds = time.perf_counter() - began
         check_finite(series, self.step, self.members, self._last_good())
         self._agents, self.step = agents, self.step + count
         self._choose_count(count, seconds)
-        self._record(series)
+        self._record(series, validated)
 
-    def _updates(self, source: Source, count: int) -> tuple[Agent, dict[str, np.ndarray]]:
+    def _updates(
+        self, source: Source, count: int
+    ) -> tuple[Agent, dict[str, np.ndarray], dict[str, Float[np.ndarray, " members"]]]:
+        """Updates, their metrics, and those of held-out data where a row of metrics ends."""
+        end = self.step + count
         with computed_in(self.settings.precision):
-            return source.updates(self._agents, self.step, count)
+            agents, series = source.updates(self._agents, self.step, count)
+            # The first call compiles it, whether it is due or not: a later one would keep a signal waiting.
+            is_wanted = self._validation and (end % self.settings.log_every == 0 or not self._is_compiled)
+            validated = self._validation(agents, end) if self._validation and is_wanted else {}
+        return agents, series, validated
 
     def _next_stop(self) -> int:
         """The next step at which something else than updates is due."""
         ends = [end for end in (self.settings.steps, self.total) if end > self.step]
-        intervals = [self.settings.save_every] + ([self.settings.eval_every] if self._evaluator else [])
+        intervals = [self.settings.save_every]
+        intervals += [self.settings.eval_every] if self._evaluator else []
+        intervals += [self.settings.log_every] if self._validation else []
         return min([*ends, *(self.step - self.step % interval + interval for interval in intervals)])
 
     def _choose_count(self, count: int, seconds: float) -> None:
@@ -237,8 +256,8 @@ class Trainer:
         self._clock.updates_per_second = rate
         self._count = max(1, min(int(rate * CALL_SECONDS), GROWTH * self._count, MOST_STEPS))
 
-    def _record(self, series: Mapping[str, np.ndarray]) -> None:
-        extra = {"updates_per_second": self._clock.updates_per_second}
+    def _record(self, series: Mapping[str, np.ndarray], validated: Mapping[str, np.ndarray]) -> None:
+        extra: dict[str, Any] = {"updates_per_second": self._clock.updates_per_second, **validated}
         if isinstance(self._source, DiskSource):
             extra["data_wait"] = self._source.wait_share
         for rows in self._metric_rows.add(self.step, series, extra):
@@ -246,7 +265,8 @@ class Trainer:
             for row, member in zip(rows, self.members, strict=True):
                 values = {name: row[name] for name in (*series, *extra)}
                 self._log(row["step"], member, values)
-        self._announce("training", {name: float(values.mean()) for name, values in series.items()})
+        measured = {**series, **(validated if self.step % self.settings.log_every == 0 else {})}
+        self._announce("training", {name: float(values.mean()) for name, values in measured.items()})
 
     def _log(self, step: int, member: Member, values: Mapping[str, float]) -> None:
         measured = {name: value for name, value in values.items() if np.isfinite(value)}

@@ -108,6 +108,10 @@ class OGBench(Suite):
         """See ``Suite``."""
         return f"{task.dataset}-v0.npz"
 
+    def validation_file(self, task: Task, path: Path) -> Path | None:
+        """See ``Suite``."""
+        return path.with_name(f"{path.stem}-val.npz")
+
     def commands(self, task: Task) -> list[str]:
         """See ``Suite``."""
         made = [f"guidedflow data generate {task.dataset}"] if task.dataset in FAMILIES else []
