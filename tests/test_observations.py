@@ -133,9 +133,10 @@ def test_entries_that_are_wrong_are_named(changes, message):
         Dataset.from_arrays(entries() | changes, **fields())
 
 
-def test_an_empty_dictionary_is_refused():
+@pytest.mark.parametrize("empty", [{}, {"arm": {}}])
+def test_an_empty_dictionary_is_refused(empty):
     with pytest.raises(DataError, match="observations: expected at least one entry, found an empty dictionary"):
-        Dataset.from_arrays({}, **fields())
+        Dataset.from_arrays(empty, **fields())
 
 
 def test_a_file_of_entries_is_mapped_as_far_as_it_holds_pictures(tmp_path):

@@ -61,8 +61,7 @@ def convert(
             highest action of the data, or a pair (low, high) of numbers or of d numbers each. A dimension whose
             measured bounds are equal is stored as 0, and policies always give its one value. None: the actions are
             in [-1, 1] already.
-        frame_stack: of how many pictures, a step's own and those before it, an observation is made; of a vector beside
-            pictures it has the step's own alone.
+        frame_stack: of how many pictures, a step's own and those before it, an observation is made.
         reward: of a robot's recordings: see ``load_dataset``.
         instruction: of a robot's recordings: see ``load_dataset``.
 
@@ -99,8 +98,7 @@ def convert(
     entries = {key: fields[ENTRY + key] for key, _ in keys if ENTRY + key in fields}
     others = {field: array for field, array in fields.items() if not is_observation(field)}
     spec = Dataset.from_arrays(entries or fields["observations"], **others, source=name).spec
-    keys = spec.observation_keys or keys
-    metadata = _metadata(name, spec._replace(observation_keys=keys, action_range=bounds))
+    metadata = _metadata(name, spec._replace(observation_keys=spec.observation_keys or keys, action_range=bounds))
     _write(output, fields | {"metadata": json.dumps(metadata)}, pictures)
     return output
 

@@ -157,11 +157,7 @@ class Dataset(eqx.Module):
         """
         if terminals is None:
             raise DataError(f"{source}: terminals: expected 0 or 1 a row, found none; give zeros if no step led to one")
-        entries = named(observations) if isinstance(observations, Mapping) else None
-        if entries == {}:
-            raise DataError(f"{source}: observations: expected at least one entry, found an empty dictionary")
-        seen = {"observations": observations} if entries is None else {ENTRY + n: v for n, v in entries.items()}
-        fields = {**seen, "actions": actions, "terminals": terminals}
+        fields = {**_observation_fields(observations, source), "actions": actions, "terminals": terminals}
         optional = {"rewards": rewards, "timeouts": timeouts, "final_observation": final_observation}
         checked = check_fields(fields | {name: v for name, v in optional.items() if v is not None}, source)
         terminal, nowhere = checked["terminals"], np.zeros(len(checked["terminals"]), bool)
@@ -171,12 +167,9 @@ class Dataset(eqx.Module):
         end |= final
         terminal = terminal & ~final
         end = close_last(end, source)
-        keys: ObservationKeys = ()
-        together: Any = checked.get("observations")
-        if entries is not None:
-            together, keys = _combined({name: checked[ENTRY + name] for name in entries}, source)
+        seen, keys = _combined(checked, source)
         return cls.from_rows(
-            together,
+            seen,
             checked["actions"],
             checked.get("rewards"),
             masks=1.0 - terminal.astype(np.float32),
@@ -449,16 +442,23 @@ def is_observation(name: str) -> bool:
     return name == "observations" or name.startswith(ENTRY)
 
 
-def _combined(entries: Mapping[str, np.ndarray], source: str) -> tuple[Any, ObservationKeys]:
-    """Checked entries of dictionary observations as a data set has them, and their names and shapes.
+def _observation_fields(observations: Any, source: str) -> dict[str, Any]:
+    if not isinstance(observations, Mapping):
+        return {"observations": observations}
+    entries = named(observations)
+    if not entries:
+        raise DataError(f"{source}: observations: expected at least one entry, found an empty dictionary")
+    return {ENTRY + name: value for name, value in entries.items()}
 
-    Returns:
-        One float32 vector (N, n) of all of them if none is a picture; else a dictionary of the pictures as they are,
-        and of ``VECTOR``.
 
-    Raises:
-        DataError: a picture is called as the vector is.
+def _combined(fields: Mapping[str, np.ndarray], source: str) -> tuple[Any, ObservationKeys]:
+    """Checked observations as a data set has them; of dictionaries the names and shapes of their entries, too.
+
+    Entries make one float32 vector (N, n) if none is a picture; else a dictionary of the pictures and of ``VECTOR``.
     """
+    if "observations" in fields:
+        return fields["observations"], ()
+    entries = {name.removeprefix(ENTRY): array for name, array in fields.items() if is_observation(name)}
     keys = tuple((name, array.shape[1:]) for name, array in entries.items())
     pictures = {name: array for name, array in entries.items() if is_picture(array.shape[1:], array.dtype)}
     if VECTOR in pictures:
