@@ -74,19 +74,9 @@ def convert(
         SettingsError: an option does not fit the data, or ``output`` exists. Nothing has been written then.
     """
     output = _new_file(output)
-    order = _order(observation_keys)
-    parts: list[_Part] = []
-    keys: ObservationKeys = ()
-    pictures: dict[str, StoredPictures] = {}
-    for recorded in _recordings(source, {"reward": reward, "instruction": instruction}):
-        stored = {name: value for name, value in recorded.fields.items() if isinstance(value, StoredPictures)}
-        # Till they are written, something of their shape that takes no memory is in their place.
-        shown = {name: np.broadcast_to(np.uint8(0), value.shape) for name, value in stored.items()}
-        pictures, raw = pictures | stored, recorded._replace(fields=recorded.fields | shown)
-        keys = keys if parts else _keys(raw, order)
-        parts.append(_checked(raw, keys, parts[0] if parts else None, unit_actions=action_range is None))
-    if not parts:
-        raise DataError(f"{source}: expected at least one episode, found none")
+    options = {"reward": reward, "instruction": instruction}
+    is_unit = action_range is None
+    parts, keys, pictures = _checked_recordings(source, options, _order(observation_keys), unit_actions=is_unit)
     bounds = _action_range(action_range, parts)
     if bounds is not None:
         parts = [_rescaled(part, bounds) for part in parts]
@@ -101,6 +91,25 @@ def convert(
     metadata = _metadata(name, spec._replace(observation_keys=spec.observation_keys or keys, action_range=bounds))
     _write(output, fields | {"metadata": json.dumps(metadata)}, pictures)
     return output
+
+
+def _checked_recordings(
+    source: Any, options: Mapping[str, str | None], order: Sequence[str], *, unit_actions: bool
+) -> "tuple[list[_Part], ObservationKeys, dict[str, StoredPictures]]":
+    """All recordings, the keys of their observations, and the pictures that are decoded while they are written."""
+    parts: list[_Part] = []
+    keys: ObservationKeys = ()
+    pictures: dict[str, StoredPictures] = {}
+    for recorded in _recordings(source, options):
+        stored = {name: value for name, value in recorded.fields.items() if isinstance(value, StoredPictures)}
+        # Till they are written, something of their shape that takes no memory is in their place.
+        shown = {name: np.broadcast_to(np.uint8(0), value.shape) for name, value in stored.items()}
+        pictures, raw = pictures | stored, recorded._replace(fields=recorded.fields | shown)
+        keys = keys if parts else _keys(raw, order)
+        parts.append(_checked(raw, keys, parts[0] if parts else None, unit_actions=unit_actions))
+    if not parts:
+        raise DataError(f"{source}: expected at least one episode, found none")
+    return parts, keys, pictures
 
 
 def _write(output: Path, fields: Mapping[str, Any], pictures: Mapping[str, StoredPictures]) -> None:
