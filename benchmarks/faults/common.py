@@ -243,12 +243,13 @@ def run_content(run: Path) -> dict[str, str]:
     from guidedflow.training.restore import SavedRun
 
     agents, step = SavedRun(run).agents("latest")
+    evaluations = run / "evaluations.csv"  # Without an environment there is none.
     timed = ("updates_per_second", "data_wait")
     metrics = [[(k, v) for k, v in row.items() if k not in timed] for row in RunFolder(run).metrics()]
     return {
         "agents": digest(step, *map(np.asarray, jax.tree.leaves(agents))),
         "metrics.jsonl": digest(metrics),
-        "evaluations.csv": digest((run / "evaluations.csv").read_bytes()),
+        "evaluations.csv": digest(evaluations.read_bytes() if evaluations.exists() else b""),
     }
 
 
