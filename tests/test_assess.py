@@ -1,5 +1,6 @@
 """Policies ranked without an environment: fitted Q evaluation against known values, and the files and commands."""
 
+import dataclasses
 import json
 import logging
 from typing import ClassVar
@@ -17,8 +18,8 @@ from guidedflow.agents import fqe
 from guidedflow.agents.agent import Agent, hyperparameters
 from guidedflow.nn.critic import critic_loss
 from guidedflow.runs.folder import RunFolder, plain_rows
-from guidedflow.training.assess import Setup, assess_policy, ranked
-from guidedflow.types import Spec
+from guidedflow.training.assess import Setup, _in_range, _is_possible, _with_interval, assess_policy, ranked
+from guidedflow.types import ActionRange, Spec
 
 SMALL = {"hidden": (12,), "batch_size": 16, "log_every": 10, "steps": 40, "save_every": 20, "progress": False}
 
@@ -47,6 +48,15 @@ class Constant(Agent):
 
     def policies(self):
         return {"constant": lambda s, key: jnp.broadcast_to(self.config.action, (len(s), 1))}
+
+
+class Echo(Constant):
+    """A policy whose action is the first number that it sees."""
+
+    policy_names: ClassVar[tuple[str, ...]] = ("echo",)
+
+    def policies(self):
+        return {"echo": lambda s, key: s[:, :1]}
 
 
 def constants(*actions):
@@ -92,6 +102,40 @@ def test_an_update_moves_the_target_and_leaves_the_policy_as_it_is():
     before, moved = (jax.tree.leaves(agent.critic) for agent in (fitted, first))
     for start, towards, target in zip(before, moved, jax.tree.leaves(second.target_critic), strict=True):
         np.testing.assert_allclose(target, 0.9 * start + 0.1 * towards, rtol=1e-5, atol=1e-7)
+
+
+def test_the_target_takes_the_policys_action_at_the_next_observation():
+    spec = Spec((4,), np.dtype("f4"), 1)
+    batch = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), random_batch(0, spec=spec))
+    one = fqe.FQEConfig(Echo(ConstantConfig(jnp.float32(0.0))), "echo", *map(jnp.float32, (0.9, 0.1, 1e-3)), (8,))
+    fitted = perturbed(fqe.FQE.build(one, spec, jax.random.key(0)), 1)
+    y = fqe.critic_target(fitted.target_critic, batch, batch.next_observations[:, :1], 0.9)
+    expected = critic_loss(fitted.critic, batch, y)[1]["critic_loss"]
+    found = fitted.update(batch, jax.random.key(1))[1]["critic_loss"]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_the_interval_is_a_95_percent_bootstraps():
+    values = np.random.default_rng(1).normal(size=400)
+    half = 1.96 * values.std() / 20
+    wanted = (values.mean(), values.mean() - half, values.mean() + half)
+    assert _with_interval(values) == pytest.approx(wanted, abs=0.02)
+    assert np.isnan(_with_interval(np.array([1.0, np.inf]))).all()
+    assert np.isnan(_with_interval(np.array([2.0]))[1:]).all()
+
+
+def test_values_that_no_policy_could_have_are_of_a_critic_that_diverged():
+    data = corridor()  # Each step costs 1: values are between -10 and 0.
+    assert _is_possible(np.array([-10.0, -9.0]), data, 0.9)
+    assert not _is_possible(np.array([-12.0]), data, 0.9)
+    assert not _is_possible(np.array([2.0]), data, 0.9)
+
+
+def test_data_of_another_range_of_actions_is_seen_in_the_runs():
+    data = dataclasses.replace(corridor(), action_range=ActionRange((-2.0,), (2.0,)))
+    found = _in_range(data, ActionRange((-4.0,), (4.0,)))
+    np.testing.assert_allclose(found.actions, np.asarray(data.actions) / 2, atol=1e-5)
+    assert found.spec.action_range == ActionRange((-4.0,), (4.0,))
 
 
 def corridor(episodes=60, seed=0):
@@ -170,7 +214,7 @@ def test_a_sweep_without_an_environment_ends_with_a_ranking(swept):
 
 
 @pytest.mark.slow
-def test_the_best_is_loaded_exported_and_can_be_narrowed_down(swept, own_file):
+def test_the_best_is_loaded_exported_and_can_be_narrowed_down(swept, tmp_path):
     rows = RunFolder(swept).assessment()
     seen = np.ones(4)
 
@@ -182,6 +226,9 @@ def test_the_best_is_loaded_exported_and_can_be_narrowed_down(swept, own_file):
     second = next(row for row in rows if row["variant"] != rows[0]["variant"] and row["seed"] == 1)
     found = gf.load_policy(swept, checkpoint="assessed", variant=second["variant"], seed=1)
     np.testing.assert_array_equal(found(seen), action(second))
+    gf.export(swept, tmp_path / "out", checkpoint="assessed", noise="zero")
+    described = json.loads((tmp_path / "out" / "policy.json").read_text())
+    assert all(described[name] == rows[0][name] for name in ("step", "seed", "policy"))
 
 
 @pytest.mark.slow

@@ -544,3 +544,13 @@ def test_a_damaged_configs_entries_are_one_line(tmp_path):
     for shape in ({"vector": [4]}, {"eyes/top": [9, 8, 3]}, {**saved["observation_shape"], "more": [1]}, {}):
         with pytest.raises(ValueError, match="observation_keys"):
             Spec.from_json(saved | {"observation_shape": shape})
+
+
+@pytest.mark.slow
+def test_policies_are_ranked_without_an_environment(tmp_path):
+    run = gf.train(
+        dataset=recorded(), agent="bc", steps=10, normalize_observations=True, run_dir=tmp_path / "run", **small("bc")
+    )
+    rows = gf.assess(run.path, dataset=recorded(), steps=4, progress=False)
+    assert [row["step"] for row in sorted(rows, key=lambda row: row["step"])] == [5, 10]
+    assert all(np.isfinite([row["value"], row["action_error"]]).all() for row in rows)

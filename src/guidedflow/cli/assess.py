@@ -19,7 +19,7 @@ class Assess:
     run: Annotated[Positional[Path], optional("RUN")]
     """The run's folder."""
     dataset: Annotated[Path | None, optional("PATH", "what the run held out, else what it learned from")] = None
-    """Assess on this data: an npz or HDF5 file, or a Minari data set's folder."""
+    """Assess on this file or folder of data of your own, or on a file such as the task's."""
     data_dir: Annotated[Path | None, DATA_DIR] = None
     """Folder of the data files."""
     agent: Annotated[str | None, optional("MODULE:CLASS")] = None

@@ -24,7 +24,8 @@ def draw_curves(
     """
     from matplotlib.figure import Figure  # No pyplot: no screen and no global state needed.
 
-    names = [name for name in (metrics[0] if metrics else {}) if name not in NOT_DRAWN and "/" not in name]
+    trained = [name for name in (metrics[0] if metrics else {}) if not name.startswith("validation/")]
+    names = [name for name in trained if name not in NOT_DRAWN]
     evaluations = [row for row in evaluations if row["source"] == "training"]
     panels = max(1, int(bool(evaluations)) + len(names))
     columns = min(COLUMNS, panels)

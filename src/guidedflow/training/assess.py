@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Key, Shaped
+from jaxtyping import Array, Float, Int, Key
 
 from guidedflow.agents import Agent
 from guidedflow.agents.fqe import FQE, FQEConfig
-from guidedflow.data.dataset import Dataset
+from guidedflow.data.dataset import ACTION_BOUND, Dataset
 from guidedflow.errors import DataError, RunError, SettingsError
+from guidedflow.nn.encoder import Observations, normalized
 from guidedflow.nn.products import acting_precision, computed_in
 from guidedflow.notices import show_notices
 from guidedflow.runs.config import IN_MEMORY
@@ -33,7 +34,7 @@ from guidedflow.training.settings import Member, TrainSettings
 from guidedflow.training.sources import DeviceSource, Source
 from guidedflow.training.stream import DiskSource, stays_on_disk
 from guidedflow.training.validation import check_same, hold_out
-from guidedflow.types import Spec, Variant
+from guidedflow.types import ActionRange, Spec, Variant
 
 MOST_STEPS = 20_000
 """Updates of a critic that nobody asked more or less of; and no more than the run's own."""
@@ -102,7 +103,8 @@ def assess(
         One row a policy and agent, the best first: ``value`` (the mean of Q(s, a) over the starts, with ``value_low``
         and ``value_high``, its 95% bootstrap interval over ``starts`` episodes), ``action_error`` (the mean squared
         distance of its actions to the data's, in [-1, 1], summed over dimensions), ``least_action_error`` (of the
-        nearest of 8 actions) and ``at_limits`` (the share of its actions' entries at -1 or 1).
+        nearest of 8 actions) and ``at_limits`` (the share of its actions' entries at -1 or 1). A critic that diverged,
+        beyond what any policy could gain by the data's rewards, gives NaN.
 
     Raises:
         RunError: no such run or checkpoint, or another process trains in it.
@@ -190,8 +192,9 @@ def _data(saved: SavedRun, dataset: Dataset | Path | str | None, data_dir: Path 
         if isinstance(dataset, str | Path) and not saved.config.data.is_own:
             data, _ = load_data(task, None, None, Path(dataset))
         else:
-            data, _ = load_data(task, dataset, None)
-        data = dataclasses.replace(data, normalization=saved.spec.normalization)
+            reading = saved.config.data.reading if isinstance(dataset, str | Path) else {}
+            data, _ = load_data(task, dataset, None, reading=reading)
+        data = dataclasses.replace(_in_range(data, saved.spec.action_range), normalization=saved.spec.normalization)
         if data.spec != saved.spec:
             raise DataError(f"{data.source}: expected data as the run was trained on, {saved.spec}, found {data.spec}")
         return data
@@ -203,6 +206,15 @@ def _data(saved: SavedRun, dataset: Dataset | Path | str | None, data_dir: Path 
         return data
     logger.info("the policies are assessed on %d held-out episodes", held_out.episodes)
     return held_out
+
+
+def _in_range(data: Dataset, wanted: ActionRange | None) -> Dataset:
+    """The same data with [-1, 1] for another range of actions: of a robot's recordings each has its own."""
+    if wanted is None or data.action_range is None or wanted == data.action_range:
+        return data
+    physical = data.action_range.from_unit(np.asarray(data.actions))
+    actions = np.clip(wanted.to_unit(physical), -ACTION_BOUND, ACTION_BOUND).astype(np.float32)
+    return dataclasses.replace(data, actions=actions, action_range=wanted)
 
 
 def assess_policy(
@@ -230,7 +242,8 @@ def assess_policy(
     _, errors, least, limits = _measured(fitted, data, _thinned(np.asarray(data.transitions)))
     rows = []
     for i in range(count):
-        value, low, high = _with_interval(values[i]) if data.has_rewards else (math.nan,) * 3
+        known = data.has_rewards and _is_possible(values[i], data, setup.discount)
+        value, low, high = _with_interval(values[i]) if known else (math.nan,) * 3
         rows.append(
             {
                 "value": value,
@@ -246,6 +259,14 @@ def assess_policy(
     return rows
 
 
+def _is_possible(values: Float[np.ndarray, " n"], data: Dataset, discount: float) -> bool:
+    """Whether any policy could have such values, but for a tenth; a critic that says more has diverged."""
+    rewards = np.asarray(data.rewards)[np.asarray(data.transitions)]
+    least, most = min(rewards.min(), 0.0) / (1 - discount), max(rewards.max(), 0.0) / (1 - discount)
+    slack = 0.1 * (most - least)
+    return bool(least - slack <= values.mean() <= most + slack)
+
+
 def _keys(count: int, purpose: str) -> Key[Array, " members"]:
     """The same key for all: every critic starts alike and sees the same batches, so that what differs is the policy."""
     return on_own_devices(jnp.stack([jax.random.key(derived_seed(0, "assess", purpose))] * count))
@@ -253,7 +274,11 @@ def _keys(count: int, purpose: str) -> Key[Array, " members"]:
 
 @functools.partial(jax.jit, static_argnames="spec")
 def _build(config: FQEConfig, keys: Key[Array, " members"], spec: Spec) -> FQE:
-    fitted = jax.vmap(lambda one, key: FQE.build(one, spec, key))(config, keys)
+    def build(one: FQEConfig, key: Key[Array, ""]) -> FQE:
+        built = FQE.build(one, spec, key)
+        return built if spec.normalization is None else normalized(built, spec.normalization)
+
+    fitted = jax.vmap(build)(config, keys)
     return jax.tree.map(jnp.copy, fitted)  # The updates take over the memory of each array.
 
 
@@ -286,19 +311,20 @@ def _measured(fitted: FQE, data: Dataset, rows: Int[np.ndarray, " n"]) -> list[F
         here = rows[first : first + ROWS_AT_ONCE]
         batch = data.rows(np.resize(here, ROWS_AT_ONCE))  # Of one size: a smaller rest would be compiled anew.
         key = jax.random.key(derived_seed(0, "assess", "act", first))
-        measured = _measure(fitted, jnp.asarray(batch.observations), jnp.asarray(batch.actions), key)
+        observations = jax.tree.map(jnp.asarray, batch.observations)
+        measured = _measure(fitted, observations, jnp.asarray(batch.actions), key)
         found.append([np.asarray(values)[:, : len(here)] for values in measured])
     return [np.concatenate(parts, axis=1) for parts in zip(*found, strict=True)]
 
 
 @jax.jit
 def _measure(
-    fitted: FQE, observations: Shaped[Array, " B *obs"], actions: Float[Array, "B act"], key: Key[Array, ""]
+    fitted: FQE, observations: Observations, actions: Float[Array, "B act"], key: Key[Array, ""]
 ) -> tuple[Float[Array, "members B"], ...]:
     """Of each row: the value of the policy's actions, their squared distance to the data's and the least of these, and
     the share of their entries at the limits."""
 
-    def one(fitted: FQE, observations: Array, actions: Array, key: Key[Array, ""]) -> tuple[Float[Array, " B"], ...]:
+    def one(fitted: FQE, observations: Any, actions: Array, key: Key[Array, ""]) -> tuple[Float[Array, " B"], ...]:
         act = fitted.policies()[fitted.config.policy]
         drawn = jax.vmap(lambda key: act(observations, key))(jax.random.split(key, ACTIONS))
         errors = jnp.square(drawn - actions).sum(-1)

@@ -302,6 +302,19 @@ def _is_about_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error) or "Out of memory" in str(error)
 
 
+def _ranked(saved: SavedRun, data: Dataset, show: bool) -> list[Row]:
+    try:
+        return assess_trained(saved, data, progress=show)
+    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+        if not _is_about_memory(error):
+            raise
+        place = shlex.quote(str(saved.folder.path))
+        raise RunError(
+            f"{saved.folder.path}: the run has finished, but no memory was left to rank its policies; rank some of them "
+            f"with `guidedflow assess {place} --checkpoint latest --seed {saved.members[0].seed}`"
+        ) from error
+
+
 def _run(trainer: Trainer, agent: type[Agent], show: bool, *, rank_on: Dataset | None) -> Run:
     """Train, and leave the folder of a finished run, or of one that a callback stopped.
 
@@ -330,7 +343,7 @@ def _run(trainer: Trainer, agent: type[Agent], show: bool, *, rank_on: Dataset |
         if run.is_finished:
             folder.write_summary(run.summary)
             if rank_on is not None:
-                ranking = assess_trained(SavedRun(folder.path, agent), rank_on, progress=show)
+                ranking = _ranked(SavedRun(folder.path, agent), rank_on, show)
         else:
             logger.info("stopped by a callback at step %d; it can be continued", trainer.step)
     if show and rows:

@@ -214,14 +214,12 @@ class Trainer:
         if self._source is None or (self.step >= self.settings.steps and not isinstance(self._source, OnlineSource)):
             self._source, self._is_compiled, self._count = self._open_source(), False, 1
         count = min(self._count, self._next_stop() - self.step)
-        began = time.perf_counter()
         call = self._device.submit(self._updates, self._source, count)
         if self._is_compiled:
-            agents, series, validated = call.result()
+            agents, series, validated, seconds = call.result()
         else:  # Compiling takes seconds, in which nothing is learned that could be lost.
             with self._signals.at_once():
-                agents, series, validated = call.result()
-        seconds = time.perf_counter() - began
+                agents, series, validated, seconds = call.result()
         check_finite(series, self.step, self.members, self._last_good())
         self._agents, self.step = agents, self.step + count
         self._choose_count(count, seconds)
@@ -229,15 +227,17 @@ class Trainer:
 
     def _updates(
         self, source: Source, count: int
-    ) -> tuple[Agent, dict[str, np.ndarray], dict[str, Float[np.ndarray, " members"]]]:
-        """Updates, their metrics, and those of held-out data where a row of metrics ends."""
+    ) -> tuple[Agent, dict[str, np.ndarray], dict[str, Float[np.ndarray, " members"]], float]:
+        """Updates, their metrics, those of held-out data where a row of metrics ends, and the updates' seconds."""
         end = self.step + count
         with computed_in(self.settings.precision):
+            began = time.perf_counter()
             agents, series = source.updates(self._agents, self.step, count)
+            seconds = time.perf_counter() - began
             # The first call compiles it, whether it is due or not: a later one would keep a signal waiting.
             is_wanted = self._validation and (end % self.settings.log_every == 0 or not self._is_compiled)
             validated = self._validation(agents, end) if self._validation and is_wanted else {}
-        return agents, series, validated
+        return agents, series, validated, seconds
 
     def _next_stop(self) -> int:
         """The next step at which something else than updates is due."""

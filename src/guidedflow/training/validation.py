@@ -52,7 +52,7 @@ def hold_out(
             to normalise.
     """
     rest, held_out, record = _divided(data, record, task, settings)
-    if settings.normalize_observations:
+    if settings.normalize_observations or (held_out is not None and rest.normalization is not None):
         normalization = normalization or rest.normalized().normalization
         rest = dataclasses.replace(rest, normalization=normalization)
         if held_out is not None:
@@ -99,11 +99,13 @@ def check_same(saved: SavedRun, data: Dataset, record: DataRecord) -> None:
 
 
 def _drawn(data: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
-    total = len(np.unique(data.episode_ends))
+    ends = np.asarray(data.episode_ends)
+    there = np.flatnonzero(np.isin(np.unique(ends), ends[np.asarray(data.transitions)]))
+    total = len(there)
     if total < 2:
         raise DataError(f"{data.source}: expected at least 2 episodes, one of them to be held out, found {total}")
     count = min(max(1, round(share * total)), total - 1)
-    drawn = np.random.default_rng(seed).permutation(total)
+    drawn = there[np.random.default_rng(seed).permutation(total)]
     return data.of_episodes(drawn[count:]), data.of_episodes(drawn[:count])
 
 
