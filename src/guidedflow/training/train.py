@@ -310,8 +310,8 @@ def _ranked(saved: SavedRun, data: Dataset, show: bool) -> list[Row]:
             raise
         place = shlex.quote(str(saved.folder.path))
         raise RunError(
-            f"{saved.folder.path}: the run has finished, but no memory was left to rank its policies; rank some of them "
-            f"with `guidedflow assess {place} --checkpoint latest --seed {saved.members[0].seed}`"
+            f"{saved.folder.path}: the run has finished, but no memory was left to rank its policies; rank some with "
+            f"`guidedflow assess {place} --checkpoint latest --seed {saved.members[0].seed}`"
         ) from error
 
 
