@@ -3,8 +3,10 @@ import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Compiling takes longer than running what is compiled here. The flag saves a third; constraints.txt's jaxlib knows it.
-UNOPTIMIZED = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "true", "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false"}
-os.environ.update(UNOPTIMIZED)
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
+_emitters = "--xla_cpu_use_fusion_emitters=false"
+if _emitters not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_emitters}"
 # Many tests, and the processes that they start, compile the same small programs.
 if "PYTEST_XDIST_WORKER" not in os.environ:  # A worker inherits its parent's.
     _cache = tempfile.TemporaryDirectory(prefix="guidedflow-tests-jax-", ignore_cleanup_errors=True)
@@ -119,7 +121,8 @@ def own_file(tmp_path) -> Path:
 
 def optimized() -> dict[str, str]:
     """An environment in which programs are compiled for speed, as in a user's hands."""
-    return {name: value for name, value in os.environ.items() if name not in UNOPTIMIZED}
+    unoptimized = ("JAX_DISABLE_MOST_OPTIMIZATIONS", "XLA_FLAGS")
+    return {name: value for name, value in os.environ.items() if name not in unoptimized}
 
 
 def guidedflow(*arguments, timeout: float = 300, **options) -> subprocess.CompletedProcess[str]:
