@@ -157,7 +157,7 @@ def png(picture: np.ndarray) -> bytes:
 
 
 def write_robomimic(
-    path: Path, lengths: Sequence[int] = (5, 4, 6), *, shaped: bool | None = False, has_next: bool = True
+    path: Path, lengths: Sequence[int] = (5, 4, 6), *, shaped: bool = False, has_next: bool = True
 ) -> dict[str, np.ndarray]:
     """A file of robomimic whose demonstrations are numbered 0, 2, 10, ..., and what went into it."""
     truth = steps(lengths)
@@ -166,8 +166,7 @@ def write_robomimic(
     truth["next_state"] = truth["state"] + 1
     with h5py.File(path, "w") as file:
         data = file.create_group("data")
-        if shaped is not None:
-            data.attrs["env_args"] = json.dumps({"env_kwargs": {"reward_shaping": shaped}})
+        data.attrs["env_args"] = json.dumps({"env_kwargs": {"reward_shaping": shaped}})
         for i in range(len(lengths)):
             at = truth["episode"] == i
             group = data.create_group(f"demo_{(0, 2, 10)[i]}")

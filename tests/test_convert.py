@@ -642,7 +642,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(OSError, match=r"No space left on device: .*own\.npz"):
-        gf.convert(own_arrays(), tmp_path / "own.npz")
+        gf.convert(own_arrays(), tmp_path / "a/new/folder/own.npz")
     assert list(tmp_path.iterdir()) == []
 
 

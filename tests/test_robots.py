@@ -19,7 +19,7 @@ from guidedflow.cli.show import Reward
 from guidedflow.data import formats, pictures
 from guidedflow.data.formats import lerobot
 from guidedflow.data.inspect import inspect
-from guidedflow.data.opening import parquet
+from guidedflow.data.opening import parquet, regular
 from guidedflow.data.rewards import REWARDS
 from guidedflow.errors import DataError, GuidedflowError, SettingsError
 
@@ -61,14 +61,14 @@ def read(path, **options):
 def refused(path: Path, match: str, tmp_path: Path, **options) -> None:
     """Whoever reads it gets the same line, and nothing is written."""
     known = formats.find_format(path)
-    output = tmp_path / "converted.npz"
+    output = tmp_path / "made/converted.npz"
     convert = partial(gf.convert, output=output, action_range="measured")
     readers = [known.load, lambda path, **options: convert(path, **options)]
     for reader in readers:
         with pytest.raises((DataError, SettingsError), match=match) as caught:
             reader(path, **options)
         assert "\n" not in str(caught.value)
-    assert not list(tmp_path.glob("converted*"))
+    assert not output.parent.exists()
 
 
 # ------------------------------------------------------------------------------------- what their own tools wrote
@@ -180,15 +180,44 @@ def test_the_text_of_a_task_is_the_other_column(tmp_path):
     assert len(read(tmp_path / "own", reward="none", instruction=TEXTS[1])["actions"]) == 6
 
 
-def test_what_is_neither_numbers_nor_colour_pictures_is_left_out(tmp_path, caplog):
+def test_what_is_neither_vectors_nor_uint8_pictures_is_left_out(tmp_path, caplog):
     caplog.set_level(logging.INFO, "guidedflow")
     write_lerobot(tmp_path / "own", camera="image")
     depth = {"dtype": "video", "shape": [16, 24, 1], "info": {"is_depth_map": True}}
     text = {"dtype": "language", "shape": None, "names": None}
-    features(**{"observation.images.depth": depth, "observation.said": text, "language_events": text})(tmp_path / "own")
+    left_out = {"observation.images.depth": depth, "observation.said": text, "observation.distance": DISTANCES}
+    features(**left_out, language_events=text)(tmp_path / "own")
     (recording,) = lerobot.recordings(tmp_path / "own")
     assert {name for name in recording.fields if "/" in name} == {"observations/state", "observations/front"}
-    assert "neither numbers nor colour pictures: observation.images.depth, observation.said" in caplog.text
+    assert f"neither vectors nor uint8 pictures: {', '.join(left_out)}" in caplog.text
+
+
+def test_numbers_of_three_axes_are_pictures_if_they_are_bytes(tmp_path):
+    write_lerobot(tmp_path / "own", camera=None)
+    pictures_of_numbers = np.random.default_rng(0).integers(256, size=(15, 8, 6, 1), dtype=np.uint8)
+    for file, rows in ((TABLE, slice(0, 9)), (TABLE.replace("file-000", "file-001"), slice(9, 15))):
+        kind = pa.list_(pa.list_(pa.list_(pa.uint8())))
+        columns = read_table(tmp_path / "own" / file)
+        columns["observation.touch"] = pa.array(pictures_of_numbers[rows].tolist(), kind)
+        write_table(tmp_path / "own" / file, columns)
+    features(**{"observation.touch": DISTANCES | {"dtype": "uint8"}})(tmp_path / "own")
+    seen = gf.load_dataset(tmp_path / "own", reward="none").observations
+    np.testing.assert_array_equal(seen["touch"], pictures_of_numbers)
+
+
+def test_whole_numbers_of_any_type_are_read(tmp_path):
+    write_lerobot(tmp_path / "own")
+    wanted = read(tmp_path / "own")
+    for file, name in (
+        (EPISODES, "length"),
+        (EPISODES, "episode_index"),
+        (TABLE, "episode_index"),
+        (TABLE, "frame_index"),
+    ):
+        column(file, name, lambda values: values.cast(pa.uint64()))(tmp_path / "own")
+    found = read(tmp_path / "own")
+    for name, array in wanted.items():
+        np.testing.assert_array_equal(found[name], array)
 
 
 def test_columns_of_every_shape(tmp_path):
@@ -263,15 +292,29 @@ def test_robomimics_last_next_obs_are_final_observations(has_next, tmp_path):
     }
 
 
-@pytest.mark.parametrize(("shaped", "mode", "wanted"), [(True, 0, [3, 13]), (True, 2, [3, 13]), (None, 0, [3, 13])])
-def test_robomimics_success_is_told_by_dones_where_rewards_are_shaped(shaped, mode, wanted, tmp_path):
-    write_robomimic(tmp_path / "a.hdf5", shaped=shaped)
-    if mode == 2:
-        with h5py.File(tmp_path / "a.hdf5", "a") as file:
-            for demonstration in file["data"].values():
+@pytest.mark.parametrize(("mode", "wanted"), [(0, [3, 13]), (1, []), (2, [3, 13])])
+def test_robomimics_success_is_told_by_dones_where_rewards_are_shaped(mode, wanted, tmp_path):
+    write_robomimic(tmp_path / "a.hdf5", shaped=True)
+    with h5py.File(tmp_path / "a.hdf5", "a") as file:
+        for demonstration in file["data"].values():
+            if mode == 1:
+                demonstration["dones"][:] = 0
+            if mode:
                 demonstration["dones"][-1] = 1
-    assert np.flatnonzero(read(tmp_path / "a.hdf5", reward="step-cost")["rewards"] == 0).tolist()[:1] == [3]
+    found = read(tmp_path / "a.hdf5", reward="step-cost")
+    assert np.flatnonzero((found["rewards"] == 0) & ~found["final_observation"]).tolist() == wanted
     assert np.flatnonzero(read(tmp_path / "a.hdf5")["terminals"]).tolist() == wanted
+
+
+@pytest.mark.parametrize("shaped", [True, False])
+def test_robomimics_rewards_tell_themselves_whether_they_are_shaped_if_env_args_does_not(shaped, tmp_path):
+    write_robomimic(tmp_path / "a.hdf5", shaped=shaped)
+    with h5py.File(tmp_path / "a.hdf5", "a") as file:
+        del file["data"].attrs["env_args"]
+        if not shaped:
+            for demonstration in file["data"].values():
+                demonstration["dones"][:] = 0
+    assert np.flatnonzero(read(tmp_path / "a.hdf5")["terminals"]).tolist() == [3, 13]
 
 
 def test_options_of_robots_are_refused_for_other_data(tmp_path, own_file):
@@ -388,7 +431,16 @@ def repeated(path: Path) -> None:
     assert (path / TABLE).stat().st_size < 10**5
 
 
+def many_columns(path: Path) -> None:
+    write_table(path / TABLE, {f"\n{i}": [0] for i in range(30)})
+
+
+def other_tasks(path: Path) -> None:
+    write_table(path / "meta/tasks.parquet", {f"\n{i}": [0] for i in range(30)})
+
+
 SHORT = {"dtype": "float32", "shape": [2]}
+DISTANCES = {"dtype": "float32", "shape": [8, 6, 1]}
 BAD = {
     "truncated table": (cut(TABLE, 0.6), r"file-000.parquet: expected a whole Parquet file"),
     "truncated episodes": (cut(EPISODES, 0.9), r"episodes/.*parquet: expected a whole Parquet file"),
@@ -451,7 +503,29 @@ BAD = {
     ),
     "no action": (column(TABLE, "action", lambda values: replaced(values, 2, [0, np.inf])), r"actions: .* found inf"),
     "no reward": (column(TABLE, "next.reward", lambda values: replaced(values, 2, np.nan)), r"rewards: .* in row 2"),
-    "no actions": (features(action=None), r"features: expected action, found none"),
+    "no success": (
+        column(TABLE, "next.success", lambda values: replaced(values.cast(pa.float32()), 2, np.nan)),
+        r"own: next.success: expected 0 or 1, found nan \(1 rows\)",
+    ),
+    "done twice over": (
+        column(TABLE, "next.done", lambda values: replaced(values.cast(pa.int64()), 2, 2)),
+        r"own: next.done: expected 0 or 1, found 2 \(1 rows\)",
+    ),
+    "no actions": (features(action=None), r"features: expected numbers for action, found none"),
+    "actions that are pictures": (
+        features(action={"dtype": "image", "shape": [16, 24, 3]}),
+        r"features: expected numbers for action, found none",
+    ),
+    "actions of no shape": (
+        features(action={"dtype": "float32", "shape": []}),
+        r"action: expected a shape of one number, found \[\]",
+    ),
+    "a half of an episode": (
+        column(TABLE, "episode_index", lambda values: values.cast(pa.float64())),
+        r"file-000.parquet: episode_index: expected whole numbers, found float64",
+    ),
+    "many columns": (many_columns, r"expected a column of that name, found '\\n0', .*, '\\n9' and 20 more$"),
+    "many columns of tasks": (other_tasks, r"column of texts, found '\\n0', .*, '\\n9' and 20 more$"),
     "no observations": (
         features(**{STATE: None, "observation.images.front": None}),
         r"features: expected an observation, found none",
@@ -495,7 +569,10 @@ BAD = {
     "a table elsewhere": (outside("/etc/passwd"), r"info.json: expected the name of a file in the folder"),
     "an attribute": (outside("data/{chunk_index.real}"), r"info.json: expected the name of a file in the folder"),
     "a wide number": (outside("{chunk_index:099999999d}"), r"info.json: expected the name of a file in the folder"),
-    "a linked table": (linked(TABLE), r"file-000.parquet: expected a file in .*own, found a link out of it"),
+    "a linked table": (
+        linked(TABLE),
+        r"file-000.parquet: expected a file in .*own, found a link out of it; .* \(cp -rL\), or download it with",
+    ),
     "a linked video": (linked(VIDEO), r"file-000.mp4: expected a file in .*own, found a link out of it"),
     "linked metadata": (linked("meta/info.json"), r"info.json: expected a file in .*own, found a link out of it"),
     "a playlist": (
@@ -523,6 +600,12 @@ def one_demonstration(change):
             change(file["data/demo_2"])
 
     return damage
+
+
+def every_demonstration(path: Path, change) -> None:
+    with h5py.File(path, "a") as file:
+        for demonstration in file["data"].values():
+            change(demonstration)
 
 
 def shortened(name: str):
@@ -553,6 +636,19 @@ def not_a_number(group) -> None:
     group["obs/state"][1, 2] = np.nan
 
 
+def done_twice_over(group) -> None:
+    group["dones"][1] = 2
+
+
+def retyped(name: str):
+    def change(group) -> None:
+        values = group[name][:].astype(np.uint16)
+        del group[name]
+        group[name] = values + 256
+
+    return change
+
+
 BAD_FILES = {
     "raw": (
         one_demonstration(raw),
@@ -565,6 +661,15 @@ BAD_FILES = {
     "fewer rewards": (
         one_demonstration(shortened("rewards")),
         r"demo_2/rewards: expected 4 rows as in actions, found \(3,\)",
+    ),
+    "done twice over": (one_demonstration(done_twice_over), r"a.hdf5: dones: expected 0 or 1, found 2 \(1 rows\)"),
+    "pictures of larger numbers": (
+        one_demonstration(retyped("obs/image")),
+        r"demo_2/obs/image: expected numbers .* as in demo_0 \(uint8\), found \(16, 24, 3\) \(uint16\)",
+    ),
+    "next pictures of larger numbers": (
+        lambda path: every_demonstration(path, retyped("next_obs/image")),
+        r"demo_0/next_obs/image: expected numbers .* as in obs \(uint8\), found \(16, 24, 3\) \(uint16\)",
     ),
     "fewer pictures": (one_demonstration(shortened("obs/image")), r"demo_2/obs/image: expected 4 rows as in actions"),
     "no actions": (
@@ -601,6 +706,9 @@ def test_parts_that_the_data_names_wrongly_are_refused(tmp_path):
     edited(tmp_path / "own", splits={"train": "0:x"})
     with pytest.raises(DataError, match=r"splits: expected episodes as 0:3, found '0:x'"):
         formats.splits(tmp_path / "own")
+    edited(tmp_path / "own", splits={"train": "x" * 10_000})
+    with pytest.raises(DataError, match=r"splits: expected episodes as 0:3, found 'x{100}'$"):
+        formats.splits(tmp_path / "own")
 
 
 def test_a_folder_of_files_of_robomimic_is_not_one_of_episodes(tmp_path):
@@ -632,6 +740,19 @@ def test_pictures_that_do_not_fit_are_referred_to_convert(tmp_path, monkeypatch)
     np.testing.assert_array_equal(dataset.observations["front"], truth["front"])
 
 
+def test_pictures_of_robomimic_that_do_not_fit_are_referred_to_convert(tmp_path, monkeypatch):
+    truth = write_robomimic(tmp_path / "a.hdf5", has_next=False)
+    monkeypatch.setattr(pictures, "available_memory", lambda: 10_000)
+    monkeypatch.setattr(regular, "memory", lambda: 10_000)
+    with pytest.raises(DataError, match=r"a.hdf5: expected pictures that fit into .*`guidedflow data convert`"):
+        gf.load_dataset(tmp_path / "a.hdf5")
+    converted = gf.convert(tmp_path / "a.hdf5", tmp_path / "own.npz", reward="none")
+    monkeypatch.undo()
+    dataset = gf.load_dataset(converted)
+    assert isinstance(dataset.observations["image"], np.memmap)
+    np.testing.assert_array_equal(dataset.observations["image"], truth["front"])
+
+
 @pytest.mark.parametrize("kind", ["video", "image", "robomimic"])
 def test_what_is_converted_is_what_would_be_trained_on(kind, tmp_path):
     is_lerobot = kind != "robomimic"
@@ -652,7 +773,7 @@ def test_what_is_converted_is_what_would_be_trained_on(kind, tmp_path):
 def line_of(path: Path) -> str | None:
     """What reading it is refused with; None if it is not."""
     try:
-        read(path)
+        formats.load(path)
     except GuidedflowError as error:
         return str(error)
     return None

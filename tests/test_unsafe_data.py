@@ -480,7 +480,7 @@ def test_minari_files_are_the_sets_own(tmp_path):
     for own in (file, metadata):
         moved = own.rename(tmp_path / own.name)
         own.symlink_to(moved)
-        refused(path, "expected a file in .*a-v0, found a link out of it; put a copy of the file there")
+        refused(path, "expected a file in .*a-v0, found a link out of it; copy the folder with its links")
         own.unlink()
         os.mkfifo(own)
         refused(path, "expected a data file, found a pipe")

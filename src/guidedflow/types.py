@@ -63,6 +63,11 @@ class ActionRange(NamedTuple):
     low: tuple[float, ...]
     high: tuple[float, ...]
 
+    @classmethod
+    def measured(cls, actions: Shaped[np.ndarray, "N act"]) -> "ActionRange":
+        """From the lowest to the highest of each dimension."""
+        return cls(tuple(actions.min(axis=0).tolist()), tuple(actions.max(axis=0).tolist()))
+
     def to_unit(self, actions: Float[np.ndarray, "*B act"]) -> Float[np.ndarray, "*B act"]:
         """An environment's actions in [-1, 1], as float64; those beyond the range lie beyond [-1, 1]."""
         centre, half = self._centre_and_half()

@@ -1,5 +1,6 @@
 """The user's own data as one file that trains: from arrays, an npz or HDF5 file, a Minari set, a folder of episodes."""
 
+import contextlib
 import importlib.metadata
 import json
 import math
@@ -115,10 +116,17 @@ def _checked_recordings(
 def _write(output: Path, fields: Mapping[str, Any], pictures: Mapping[str, StoredPictures]) -> None:
     arrays = {name: np.asarray(value) for name, value in fields.items()}
     pieces = {name: pictures[name].pieces() if name in pictures else _pieces(array) for name, array in arrays.items()}
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(output) as file:
-        described = {name: (array.shape, array.dtype, pieces[name]) for name, array in arrays.items()}
-        npz.write(file, described, is_compressed=False)  # It is read much faster.
+    described = {name: (array.shape, array.dtype, pieces[name]) for name, array in arrays.items()}
+    new_folders = [folder for folder in output.parents if not folder.exists()]
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(output) as file:
+            npz.write(file, described, is_compressed=False)  # It is read much faster.
+    except BaseException:
+        for folder in new_folders:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def _pieces(array: np.ndarray) -> Iterator[np.ndarray]:
@@ -332,12 +340,9 @@ def _action_range(asked: Any, parts: Sequence[_Part]) -> ActionRange | None:
     if isinstance(asked, str):
         if asked != "measured":
             raise SettingsError(f"action_range: expected measured or a pair (low, high), found {asked!r}")
-        lowest, highest = [], []
-        for part in parts:
-            actions = part.fields["actions"][~part.fields["final_observation"]]
-            lowest.append(actions.min(axis=0))
-            highest.append(actions.max(axis=0))
-        return ActionRange(tuple(np.min(lowest, axis=0).tolist()), tuple(np.max(highest, axis=0).tolist()))
+        return ActionRange.measured(
+            _join([part.fields["actions"][~part.fields["final_observation"]] for part in parts])
+        )
     try:
         low, high = (np.broadcast_to(np.asarray(bound, np.float64), (size,)).tolist() for bound in asked)
     except (TypeError, ValueError) as error:

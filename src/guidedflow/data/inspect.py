@@ -202,7 +202,7 @@ def _with_measured_actions(content: dict[str, np.ndarray], path: Path) -> Datase
     is_vectors = actions.dtype.kind in "iuf" and actions.ndim == 2 and actions.size > 0
     if not is_vectors or (actions.min() >= -1 and actions.max() <= 1):
         return None
-    bounds = ActionRange(tuple(actions.min(axis=0).tolist()), tuple(actions.max(axis=0).tolist()))
+    bounds = ActionRange.measured(actions)
     try:
         check_finite(actions, "actions", str(path))
         dataset = dataset_of({**content, "actions": bounds.to_unit(actions)}, path)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from guidedflow.errors import SettingsError
+from guidedflow.errors import DataError, SettingsError
 
 REWARDS = ("recorded", "success", "step-cost", "none")
 """What ``reward`` may be: recorded ones; 1 where a step succeeded, else 0; 0 where it succeeded, else -1; none."""
@@ -38,6 +38,23 @@ def chosen_rewards(
     if asked == "recorded":
         return recorded
     return there[asked].astype(np.float32) - (asked == "step-cost")  # type: ignore[union-attr]
+
+
+def flags(values: np.ndarray, name: str, path: Path) -> np.ndarray:
+    """What was recorded of each step as 0 or 1, as bool.
+
+    Args:
+        values: (N,) bool or numbers.
+        name: of the values, for messages.
+        path: of the data, for messages.
+
+    Raises:
+        DataError: one is neither; NaN, for instance.
+    """
+    wrong = values[~np.isin(values, (0, 1))]
+    if len(wrong):
+        raise DataError(f"{path}: {name}: expected 0 or 1, found {wrong[0]:g} ({len(wrong)} rows)")
+    return values.astype(bool)
 
 
 def until_first(ends: np.ndarray, starts: np.ndarray) -> np.ndarray:

@@ -19,14 +19,15 @@ from guidedflow.data.formats.format import Recording, dataset_of
 from guidedflow.data.opening import hierarchy, parquet, video
 from guidedflow.data.opening.regular import check_memory, read_json
 from guidedflow.data.pictures import StoredPictures, in_memory
-from guidedflow.data.rewards import chosen_rewards, until_first
+from guidedflow.data.rewards import chosen_rewards, flags, until_first
 from guidedflow.errors import DataError, SettingsError
 from guidedflow.types import ActionRange
 
 SUFFIXES: tuple[str, ...] = ()
 OPTIONS: tuple[str, ...] = ("reward", "instruction")
 _INFO = "meta/info.json"
-_NUMBERED = ("episode_index", "frame_index", "timestamp", "task_index")
+_INDICES = ("episode_index", "frame_index", "task_index")
+_NUMBERED = (*_INDICES, "timestamp")
 _OUTCOMES = ("next.reward", "next.success", "next.done", "next.truncated")
 _CAMERAS = ("image", "video")
 _NUMBERS = re.compile(r"(float|int|uint)(8|16|32|64)|bool")
@@ -116,7 +117,7 @@ def load(
     arrays = in_memory(_fields(path, reward, instruction, logging.INFO), path)
     actions = arrays["actions"]
     check_finite(actions, "actions", str(path))
-    bounds = ActionRange(tuple(actions.min(axis=0).tolist()), tuple(actions.max(axis=0).tolist()))
+    bounds = ActionRange.measured(actions)
     dataset = dataset_of(arrays | {"actions": bounds.to_unit(actions)}, path, frame_stack=frame_stack)
     _LOG.info("%s: actions of [-1, 1] stand for the lowest to the highest of the data", path)
     return dataclasses.replace(dataset, action_range=bounds)
@@ -167,7 +168,7 @@ def splits(path: Path, *, reward: str | None = None, instruction: str | None = N
     for name, text in info.splits.items():
         bounds = re.fullmatch(r"(\d{1,9}):(\d{1,9})", text)
         if bounds is None:
-            raise DataError(f"{path}: {_INFO}: splits: expected episodes as 0:{len(episodes)}, found {text!r}")
+            raise DataError(f"{path}: {_INFO}: splits: expected episodes as 0:{len(episodes)}, found {text[:100]!r}")
         parts[name] = np.flatnonzero((int(bounds[1]) <= episodes) & (episodes < int(bounds[2])))
     return parts
 
@@ -178,14 +179,15 @@ def _fields(path: Path, reward: str | None, instruction: str | None, level: int 
     episodes = _episodes(path, info)
     frames = _chosen(path, _frames(path, info, episodes), instruction, level)
     outcomes = {name: frames.columns[name] for name in _OUTCOMES if name in frames.columns}
-    success = outcomes["next.success"].astype(bool) if "next.success" in outcomes else None
+    outcomes |= {name: flags(outcomes[name], name, path) for name in _OUTCOMES[1:] if name in outcomes}
+    success = outcomes.get("next.success")
     rewards = chosen_rewards(reward, outcomes.get("next.reward"), success, path)
     ends = np.zeros(len(frames.row), bool)
     if rewards is not None and success is not None:
         ends = success
     elif rewards is not None and "next.done" in outcomes:
         _LOG.log(level, "%s: without next.success, next.done ends an episode, be it a success or a time-out", path)
-        ends = outcomes["next.done"].astype(bool) & (outcomes.get("next.truncated", 0) == 0)
+        ends = outcomes["next.done"] & ~outcomes.get("next.truncated", ends)
     kept = np.flatnonzero(until_first(ends, frames.starts))
     frames = frames.of(kept)
     last = np.r_[frames.starts[1:] != frames.starts[:-1], True]
@@ -233,17 +235,19 @@ def _info(path: Path, level: int = logging.DEBUG) -> _Info:
     left_out = [name for name, feature in features.items() if feature is None and name.startswith("observation.")]
     if left_out:
         _LOG.log(
-            level, "%s: left out, because they are neither numbers nor colour pictures: %s", path, ", ".join(left_out)
+            level, "%s: left out, because they are neither vectors nor uint8 pictures: %s", path, ", ".join(left_out)
         )
     wanted = ["action", *_NUMBERED]
-    missing = [name for name in wanted if name not in known]
+    missing = [f"numbers for {name}" for name in wanted if name not in known or known[name][0] in _CAMERAS]
     if missing or not info.entries():
         raise DataError(f"{where}: features: expected {missing[0] if missing else 'an observation'}, found none")
+    if len(known["action"][1]) != 1:
+        raise DataError(f"{where}: action: expected a shape of one number, found {[*known['action'][1]]}")
     return info
 
 
 def _feature(feature: Any, where: str) -> tuple[str, tuple[int, ...]] | None:
-    """Type and shape of a feature (of pictures, none); None of one that is neither numbers nor colour pictures."""
+    """Type and shape of a feature (of pictures, none); None of one that is neither vectors nor uint8 pictures."""
     described: dict[str, Any] = feature if isinstance(feature, dict) else {}
     kind, shape = described.get("dtype"), described.get("shape")
     is_shape = isinstance(shape, list) and all(type(length) is int and 0 < length < 2**31 for length in shape)
@@ -251,7 +255,8 @@ def _feature(feature: Any, where: str) -> tuple[str, tuple[int, ...]] | None:
     if not isinstance(kind, str) or (is_number and not is_shape):
         raise DataError(f"{where}: expected dtype and shape, found {reprlib.repr(feature)}")
     if is_number:
-        return kind, tuple(shape or ())
+        shape = tuple(shape or ())
+        return (kind, shape) if len(shape) != 3 or kind == "uint8" else None
     more = described.get("info")
     more = {**described, **more} if isinstance(more, dict) else described
     is_depth = bool(more.get("is_depth_map") or more.get("video.is_depth_map"))
@@ -284,6 +289,7 @@ def _episodes(path: Path, info: _Info) -> dict[str, np.ndarray]:
         is_whole = name.endswith("from_timestamp") or column.dtype.kind in "iu"
         if not (is_whole and (column >= lowest).all() and (column < 10**9).all()):
             raise DataError(f"{folder}: {name}: expected numbers from {lowest} to 1e9, found others")
+        columns[name] = column if name.endswith("from_timestamp") else column.astype(np.int64)
     for name, wanted in (("total_episodes", len(number)), ("total_frames", int(columns["length"].sum()))):
         if info.totals[name] != wanted:
             raise DataError(
@@ -306,6 +312,10 @@ def _frames(path: Path, info: _Info, episodes: dict[str, np.ndarray]) -> _Frames
         file = _file(path, info.data_path, place)
         with parquet.opened(file, path) as table:
             found = {name: table.numbers(name, shape) for name, shape in shapes.items()}
+        for name in _INDICES:
+            if found[name].dtype.kind not in "iu":
+                raise DataError(f"{file}: {name}: expected whole numbers, found {found[name].dtype}")
+            found[name] = found[name].astype(np.int64)
         here = (places == place).all(axis=1)
         _check_frames(file, info.fps, found, np.flatnonzero(here), episodes["length"][here])
         for name, array in found.items():
@@ -358,7 +368,7 @@ def _texts(path: Path, index: np.ndarray) -> dict[int, str]:
         names = [name for name in table.names if name != "task_index"]
         if len(names) != 1:
             raise DataError(
-                f"{path}/meta/tasks.parquet: expected task_index and a column of texts, found {', '.join(table.names)}"
+                f"{path}/meta/tasks.parquet: expected task_index and a column of texts, found {table.listed_names()}"
             )
         texts = dict(zip(table.numbers("task_index").tolist(), table.texts(names[0]), strict=True))
     unknown = [number for number in np.unique(index).tolist() if number not in texts]

@@ -1,6 +1,7 @@
 """robomimic's HDF5 files: a group for each demonstration (docs/data.md, "Robots' recordings")."""
 
 import logging
+import math
 import re
 from collections.abc import Iterator
 from functools import partial
@@ -16,7 +17,7 @@ from guidedflow.data.formats.format import Recording, dataset_of
 from guidedflow.data.opening import hierarchy
 from guidedflow.data.opening.regular import check_memory, parse
 from guidedflow.data.pictures import StoredPictures, in_memory
-from guidedflow.data.rewards import chosen_rewards, until_first
+from guidedflow.data.rewards import chosen_rewards, flags, until_first
 from guidedflow.errors import DataError
 from guidedflow.types import is_picture
 
@@ -145,6 +146,7 @@ def _fields(path: Path, reward: str | None, level: int = logging.DEBUG) -> dict[
         lengths = [len(one.arrays["actions"]) for one in demonstrations]
         stops = np.cumsum(lengths)
         recorded, dones = (_joined(demonstrations, name) for name in _OUTCOMES)
+        dones = None if dones is None else flags(dones, "dones", path)
         success = _success(recorded, dones, stops - 1, _environment(path, file).get("reward_shaping"))
         rewards = chosen_rewards(reward, recorded, success, path)
         ends = np.zeros(stops[-1], bool) if rewards is None or success is None else success
@@ -169,14 +171,14 @@ def _fields(path: Path, reward: str | None, level: int = logging.DEBUG) -> dict[
             rows["final_observation"].append(np.arange(steps + more) == steps)
         fields: dict[str, Any] = {name: np.concatenate(values) for name, values in rows.items()}
         for key, array in demonstrations[0].entries().items():
-            if array.ndim == 4 and not is_picture(array.shape[1:], array.dtype):
-                _LOG.log(level, "%s: left out, because it is neither vectors nor colour pictures: obs/%s", path, key)
-                continue
             pieces, shape = partial(_pieces, path, key, taken), (len(fields["terminals"]), *array.shape[1:])
-            stored = StoredPictures(shape, pieces, f"{path}: obs/{key}")
-            check_memory(stored.nbytes * array.dtype.itemsize, f"{path}: obs/{key}")
-            is_stored = is_picture(shape[1:], array.dtype)
-            fields[f"observations/{key}"] = stored if is_stored else np.concatenate([*pieces()])
+            if is_picture(array.shape[1:], array.dtype):
+                fields[f"observations/{key}"] = StoredPictures(shape, pieces, f"{path}: obs/{key}")
+            elif array.ndim == 4:
+                _LOG.log(level, "%s: left out, because it is neither vectors nor uint8 pictures: obs/%s", path, key)
+            else:
+                check_memory(math.prod(shape) * array.dtype.itemsize, f"{path}: obs/{key}")
+                fields[f"observations/{key}"] = np.concatenate([*pieces()])
     return fields
 
 
@@ -209,7 +211,7 @@ def _check(path: Path, one: _Demonstration, first: _Demonstration) -> None:
         if found is None or like is None or not found.shape or not len(found):
             there, lacking = (one, first) if like is None else (first, one)
             raise DataError(f"{path}: data/{lacking.name}/{name}: expected rows, as in {there.name}, found none")
-        if found.shape[1:] != like.shape[1:] or found.dtype.kind != like.dtype.kind or found.dtype.kind not in "biuf":
+        if _row(found) != _row(like) or found.dtype.kind not in "biuf":
             raise DataError(
                 f"{where}/{name}: expected numbers of shape {like.shape[1:]} a row, as in {first.name} ({like.dtype}), "
                 f"found {found.shape[1:]} ({found.dtype})"
@@ -221,6 +223,18 @@ def _check(path: Path, one: _Demonstration, first: _Demonstration) -> None:
     missing = set(one.entries()) ^ set(one.entries("next_obs"))
     if one.entries("next_obs") and missing:
         raise DataError(f"{where}/next_obs: expected the keys of obs, found another: {', '.join(sorted(missing))}")
+    for key, array in one.entries("next_obs").items():
+        now = one.arrays[f"obs/{key}"]
+        if _row(array) != _row(now):
+            raise DataError(
+                f"{where}/next_obs/{key}: expected numbers of shape {now.shape[1:]} a row, as in obs ({now.dtype}), "
+                f"found {array.shape[1:]} ({array.dtype})"
+            )
+
+
+def _row(array: h5py.Dataset) -> tuple[tuple[int, ...], str, bool]:
+    """Shape and kind of an array's rows; of unsigned numbers, whether they are bytes, as pictures are."""
+    return array.shape[1:], array.dtype.kind, array.dtype == np.uint8
 
 
 def _joined(demonstrations: list[_Demonstration], name: str) -> np.ndarray | None:
@@ -254,7 +268,7 @@ def _success(
         return rewards == 1
     if dones is None:
         return None
-    success = dones.astype(bool)
+    success = dones.copy()
     if success[last].all():
         success[last] &= success[last - 1] & (np.diff(last, prepend=-1) > 1)
     return success

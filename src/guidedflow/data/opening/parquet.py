@@ -20,6 +20,8 @@ ALWAYS_ALLOWED = 2**26
 MOST_TEXTS = 100_000
 MOST_CHARACTERS = 10_000
 """Of one text."""
+MOST_LISTED = 10
+"""Names of columns in a message."""
 _PIECE = 64
 """Rows that are in memory at once where they are texts or pictures, whose size no header tells."""
 _PICTURE_FORMATS = ("PNG", "JPEG")
@@ -33,6 +35,11 @@ class Table:
         self._size = path.stat().st_size
         self.rows: int = file.metadata.num_rows
         self.names: list[str] = file.schema_arrow.names
+
+    def listed_names(self) -> str:
+        """The columns' names for a message: the first ``MOST_LISTED``, without characters that cannot be printed."""
+        more = f" and {len(self.names) - MOST_LISTED:,} more" if len(self.names) > MOST_LISTED else ""
+        return (", ".join(ascii(name[:100]) for name in self.names[:MOST_LISTED]) or "none") + more
 
     def numbers(self, name: str, shape: tuple[int, ...] = ()) -> np.ndarray:
         """A column, a row of the array for each of its rows.
@@ -129,7 +136,7 @@ class Table:
 
     def _check_name(self, name: str) -> None:
         if name not in self.names:
-            raise self._error(name, "a column of that name", ", ".join(self.names) or "none")
+            raise self._error(name, "a column of that name", self.listed_names())
 
     def _error(self, name: str, expected: str, found: str) -> DataError:
         return DataError(f"{self._path}: {name}: expected {expected}, found {found}")

@@ -37,7 +37,10 @@ def regular(path: Path, within: Path | None = None) -> Path:
     if not stat.S_ISREG(mode):
         raise DataError(f"{path}: expected a data file, found {kinds.get(stat.S_IFMT(mode), 'a device')}")
     if outside:
-        raise DataError(f"{path}: expected a file in {within}, found a link out of it; put a copy of the file there")
+        raise DataError(
+            f"{path}: expected a file in {within}, found a link out of it; copy the folder with its links followed "
+            "(cp -rL), or download it with a local_dir"
+        )
     return path
 
 
