@@ -65,7 +65,7 @@ def constants(*actions):
 
 
 def setup(steps=1, discount=0.9, hidden=(12,)):
-    return Setup(steps, discount, hidden)
+    return Setup(steps, discount, hidden=hidden)
 
 
 def test_target_and_loss_are_those_of_the_equations():

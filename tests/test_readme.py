@@ -57,8 +57,8 @@ def run_command(line, folder, environment):
 
 
 SMALL = {
-    "train": ["--steps", "4", "--log-every", "2", "--hidden", "8", "--batch-size", "8", "--eval-every", "4"],
-    "assess": ["--steps", "2"],
+    "train": ["--steps", "2", "--log-every", "1", "--hidden", "8", "--batch-size", "8", "--eval-every", "2"],
+    "assess": ["--steps", "1"],
     "evaluate": ["--workers", "1"],
 }
 SECTIONS = {part.partition("\n")[0]: part for part in DATA.split("\n## ")[1:]}

@@ -41,11 +41,11 @@ MOST_STEPS = 20_000
 CALL_STEPS = 500
 HIDDEN = (256, 256)
 """Whatever the run's own networks are: assessing a large one takes no longer."""
-LEARNING_RATE, DECAY, TAU, BATCH_SIZE = 1e-3, 0.5, 0.05, 256
+LEARNING_RATE, DECAY, TAU = 1e-3, 0.5, 0.05
 """For few steps."""
 MOST_ROWS = 2048
 """Of the data that policies act on; more are thinned out evenly."""
-ROWS_AT_ONCE = 256
+ROWS_AT_ONCE = 64
 ACTIONS = 8
 """Drawn for each observation."""
 LIMIT = 0.999
@@ -62,6 +62,7 @@ class Setup(NamedTuple):
     steps: int
     """Updates of each critic."""
     discount: float
+    batch_size: int = 256
     hidden: tuple[int, ...] = HIDDEN
 
 
@@ -181,7 +182,7 @@ def _check_numbers(steps: int | None, discount: float | None) -> None:
 def _setup(saved: SavedRun, steps: int | None, discount: float | None) -> Setup:
     if discount is None:
         discount = getattr(saved.algorithm, "discount", 0.99)
-    return Setup(steps or min(MOST_STEPS, saved.config.steps), discount)
+    return Setup(steps or min(MOST_STEPS, saved.config.steps), discount, saved.settings.batch_size)
 
 
 def _data(saved: SavedRun, dataset: Dataset | Path | str | None, data_dir: Path | str | None) -> Dataset:
@@ -236,7 +237,7 @@ def assess_policy(
     config = FQEConfig(agents, policy, each(setup.discount), each(TAU), each(LEARNING_RATE), setup.hidden)
     fitted = on_own_devices(_build(on_own_devices(config), _keys(count, "init"), data.spec))
     if data.has_rewards:
-        fitted = _fitted(fitted, data, _keys(count, "train"), setup.steps, on_steps)
+        fitted = _fitted(fitted, data, _keys(count, "train"), setup, on_steps)
     starts = _thinned(np.unique(np.asarray(data.episode_starts)[np.asarray(data.transitions)]))
     values = _measured(fitted, data, starts)[0]
     _, errors, least, limits = _measured(fitted, data, _thinned(np.asarray(data.transitions)))
@@ -283,9 +284,10 @@ def _build(config: FQEConfig, keys: Key[Array, " members"], spec: Spec) -> FQE:
 
 
 def _fitted(
-    fitted: FQE, data: Dataset, keys: Key[Array, " members"], steps: int, on_steps: Callable[[int, float], None]
+    fitted: FQE, data: Dataset, keys: Key[Array, " members"], setup: Setup, on_steps: Callable[[int, float], None]
 ) -> FQE:
-    settings = TrainSettings(batch_size=BATCH_SIZE, steps=steps, learning_rate_decay=DECAY, crop_probability=0.0)
+    steps, batch_size = setup.steps, setup.batch_size
+    settings = TrainSettings(batch_size=batch_size, steps=steps, learning_rate_decay=DECAY, crop_probability=0.0)
     if not stays_on_disk(data):
         return _updated(fitted, DeviceSource(data, keys, settings), steps, on_steps)
     with DiskSource(data, keys, settings, stop=steps) as source:
