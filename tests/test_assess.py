@@ -109,7 +109,7 @@ def test_the_target_takes_the_policys_action_at_the_next_observation():
     batch = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), random_batch(0, spec=spec))
     one = fqe.FQEConfig(Echo(ConstantConfig(jnp.float32(0.0))), "echo", *map(jnp.float32, (0.9, 0.1, 1e-3)), (8,))
     fitted = perturbed(fqe.FQE.build(one, spec, jax.random.key(0)), 1)
-    y = fqe.critic_target(fitted.target_critic, batch, batch.next_observations[:, :1], 0.9)
+    y = fqe.critic_target(fitted.target_critic, batch, batch.next_observations[:, :1], fitted.config.discount)
     expected = critic_loss(fitted.critic, batch, y)[1]["critic_loss"]
     found = fitted.update(batch, jax.random.key(1))[1]["critic_loss"]
     np.testing.assert_allclose(found, expected, rtol=1e-5)
