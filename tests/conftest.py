@@ -4,9 +4,8 @@ import tempfile
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Compiling takes longer than running what is compiled here. The flag saves a third; constraints.txt's jaxlib knows it.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
-_emitters = "--xla_cpu_use_fusion_emitters=false"
-if _emitters not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_emitters}"
+if "--xla_cpu_use_fusion_emitters" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
 # Many tests, and the processes that they start, compile the same small programs.
 if "PYTEST_XDIST_WORKER" not in os.environ:  # A worker inherits its parent's.
     _cache = tempfile.TemporaryDirectory(prefix="guidedflow-tests-jax-", ignore_cleanup_errors=True)

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -340,8 +341,12 @@ def locked(destination: Path) -> Iterator[None]:
     lock = _beside(destination, ".lock")
     for path in (lock, *(_beside(destination, suffix) for suffix in (".part", ".part.json"))):
         # A link would be written through, or what it leads to be deleted; a pipe would be waited for.
-        if path.is_symlink() or (path.exists() and not path.is_file()):
-            found = "a symbolic link" if path.is_symlink() else "something else"
+        try:
+            mode = path.lstat().st_mode  # Asked once: whoever holds the lock may remove it in between.
+        except FileNotFoundError:
+            continue
+        if not stat.S_ISREG(mode):
+            found = "a symbolic link" if stat.S_ISLNK(mode) else "something else"
             raise DataError(f"{path}: expected a file or none, found {found}; remove it")
     with ExitStack() as stack:
         try:
