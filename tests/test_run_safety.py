@@ -442,3 +442,21 @@ def test_a_truncated_checkpoint_without_checksums_is_one_line(run):
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert "checkpoints/40: expected a whole checkpoint" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_a_compiled_program_that_was_cut_short_is_written_anew(own_file, tmp_path):
+    cache = tmp_path / "programs"
+    changes = {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    words = ("train", own_file, "--agent", "bc", "--preset", "quick", "--hidden", "8", "--batch-size", "8")
+    words += ("--steps", "10", "--log-every", "10", "--flow-steps", "1", "--run-dir")
+    assert guidedflow(*words, tmp_path / "first", env=os.environ | changes).returncode == 0
+    entries = {path: path.stat().st_size for path in cache.glob("*run_steps*-cache")}
+    assert entries
+    for path, size in entries.items():
+        os.truncate(path, size // 2)
+    again = guidedflow(*words, tmp_path / "second", env=os.environ | changes)
+    assert again.returncode == 0, again.stderr
+    assert "cache" not in again.stderr
+    for path, size in entries.items():
+        assert abs(path.stat().st_size - size) < size // 10  # The compile time is in it.

@@ -6,6 +6,7 @@ import gc
 import io
 import logging
 import os
+import re
 import signal
 import sys
 import sysconfig
@@ -192,5 +193,10 @@ def _show_warning(
     message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None
 ) -> None:
     """Ours as notices; of the libraries' ones a user can do nothing about."""
+    damaged = re.match(r"Error reading persistent compilation cache entry for '([\w.-]+)'", str(message))
+    if damaged is not None:
+        from guidedflow.training.compilation import forget
+
+        forget(damaged[1])
     if Path(filename).is_relative_to(_PACKAGE):
         logger.warning(str(message))

@@ -1,5 +1,6 @@
 """Compiled programs are kept on the disk, so that the second run of a kind does not compile again."""
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -30,3 +31,12 @@ def keep_compiled_programs() -> None:
     if os.access(folder, os.W_OK):
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", LEAST_SECONDS)
+
+
+def forget(name: str) -> None:
+    """Remove the kept programs of a name, one of which is damaged: JAX would never write over it."""
+    folder = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    if folder is not None:
+        for entry in Path(folder).glob(f"{name}-*"):
+            with contextlib.suppress(OSError):
+                entry.unlink()
