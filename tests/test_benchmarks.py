@@ -206,6 +206,7 @@ def test_gpu_leaves_out_what_there_is_no_time_for_and_begins_with_the_first_agen
     assert {row["note"] for row in found} == {"left out: not compiled in time"}
 
 
+@pytest.mark.slow
 def test_gpu_tells_of_a_process_that_ended(monkeypatch):
     monkeypatch.setattr(gpu, "work", end)
     [(device, rows)] = gpu.measured([TINY_GROUP], time.monotonic() + 60)

@@ -799,6 +799,7 @@ def test_damage_of_any_kind_is_one_line_or_goes_unnoticed(kind, tmp_path):
     assert errors >= 4
 
 
+@pytest.mark.slow
 def test_whatever_stands_in_info_json_is_read_or_one_line(tmp_path):
     write_lerobot(tmp_path / "own")
     file = tmp_path / "own/meta/info.json"

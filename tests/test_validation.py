@@ -71,6 +71,7 @@ def test_a_killed_run_measures_the_same_losses(name, own_dataset, tmp_path):
         assert np.isfinite([value for key, value in row.items() if "/" in key]).all()
 
 
+@pytest.mark.slow
 def test_each_loss_is_the_mean_over_batches_of_held_out_transitions(own_dataset):
     held_out = own_dataset.of_episodes([1, 4])
     members = [Member((), seed, AGENTS["iql"].config_class(hidden=(12,))) for seed in (0, 7)]
@@ -125,6 +126,7 @@ def test_pictures_on_the_disk_are_measured_as_vectors_in_memory_are(tmp_path, mo
             assert value == theirs[name] if name == "variant" else np.isclose(value, theirs[name], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_benchmarks_own_validation_file(cube_data, tmp_path):
     settings = {**SMALL, "agent": "bc", "steps": 20, "eval_episodes": 0, "data_dir": cube_data}
     run = gf.train(TASK, run_dir=tmp_path / "run", validation="own", **settings)
@@ -183,6 +185,7 @@ def test_an_episode_of_one_cannot_be_divided(tmp_path):
         gf.train(dataset=gf.Dataset.from_arrays(**arrays), run_dir=tmp_path / "run", validation=0.1, **SMALL)
 
 
+@pytest.mark.slow
 def test_the_option_is_a_number_or_own(own_file, tmp_path):
     command = ["train", own_file, "--agent", "bc", "--hidden", "12", "--steps", "10", "--log-every", "10"]
     command += ["--save-every", "10", "--batch-size", "8", "--run-dir", tmp_path / "run"]
