@@ -267,7 +267,7 @@ def test_the_disk_gives_the_bits_that_memory_gives(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("agent", ["bc", pytest.param("gfp", marks=pytest.mark.whole)])
+@pytest.mark.parametrize("agent", ["bc", "gfp"])
 def test_a_run_resumes_to_the_bit(agent, tmp_path):
     path = written(tmp_path / "raw.npz", frame_stack=2)
     settings = {"agent": agent, "steps": 15, "normalize_observations": True, "seeds": (0, 1), **small(agent)}

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import guidedflow
+from conftest import guidedflow, optimized
 
 from guidedflow.cli import COMMANDS
 
@@ -35,7 +35,7 @@ def test_the_python_examples_run_in_order(tmp_path):
     blocks = [block for block in python_blocks(README) if not block.startswith(QUOTED)]
     assert len(blocks) == 3
     for block in blocks:
-        run_python(block, tmp_path, dict(os.environ))
+        run_python(block, tmp_path, optimized())
 
 
 def run_python(block, folder, environment):
