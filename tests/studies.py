@@ -60,7 +60,8 @@ class Trainers:
                 self.most[run] = max(self.most.get(run, 0), len(processes))
 
 
-JOBS, KILLS = 12, 10
+JOBS, KILLS = (12, 10) if os.environ.get("GUIDEDFLOW_WHOLE_TESTS") else (4, 3)
+"""As many as docs/benchmarks.md tells of, or fewer, which take half a minute."""
 
 
 def small_jobs(folder: Path, runs: str) -> Path:

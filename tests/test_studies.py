@@ -411,7 +411,6 @@ def test_the_page_shows_where_each_job_stands(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.whole
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_kills_of_the_driver_and_of_runs_change_nothing(undisturbed):
     plan = small_jobs(undisturbed.parent, "killed")
