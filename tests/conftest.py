@@ -28,8 +28,10 @@ SHAPE_CHECKED += [f"training.{name}" for name in ("metrics", "online", "sources"
 install_import_hook([f"guidedflow.{name}" for name in SHAPE_CHECKED], "shape_checks.checked")
 
 from guidedflow.data.dataset import Dataset
+from guidedflow.runs import curves as guidedflow_curves
 from guidedflow.suites import generate
 
+DRAW_CURVES = guidedflow_curves.draw_curves
 TASK = "cube-single-noisy-singletask-task1-v0"
 # Recordings and policies that do not ship with the package; beside the repository on the machines that test it.
 SHARED = next((path for path in [Path(__file__).parents[2] / "shared"] if path.is_dir()), None)
@@ -56,6 +58,27 @@ def few_compiled_programs():
     yield
     if psutil.Process().memory_info().rss > 2**31:
         jax.clear_caches()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_curves():
+    """A small training is over sooner than its curves are drawn; the fixture ``curves`` lets them be drawn."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(guidedflow_curves, "draw_curves", lambda path, *_, **__: path.touch())
+        yield
+
+
+@pytest.fixture
+def curves(monkeypatch):
+    monkeypatch.setattr(guidedflow_curves, "draw_curves", DRAW_CURVES)
+
+
+@pytest.fixture(scope="module")
+def small_pictures():
+    """Pictures go through one small stage instead of three, whose compilation would take most of a test's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("guidedflow.nn.encoder.CHANNELS", (4,))
+        yield
 
 
 def pytest_collection_modifyitems(items):
@@ -124,9 +147,18 @@ def optimized() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in unoptimized}
 
 
-def guidedflow(*arguments, timeout: float = 300, **options) -> subprocess.CompletedProcess[str]:
-    """Run the command as a user does."""
-    command = [sys.executable, "-m", "guidedflow", *map(str, arguments)]
+WITH_SMALL_PICTURES = """
+import guidedflow.cli, guidedflow.nn.encoder
+guidedflow.nn.encoder.CHANNELS = (4,)
+guidedflow.cli.main()
+"""
+"""What the fixture ``small_pictures`` does, for a process."""
+
+
+def guidedflow(*arguments, timeout: float = 300, small: bool = False, **options) -> subprocess.CompletedProcess[str]:
+    """Run the command as a user does, or with small networks for pictures."""
+    program = ["-c", WITH_SMALL_PICTURES] if small else ["-m", "guidedflow"]
+    command = [sys.executable, *program, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, **options)
 
 

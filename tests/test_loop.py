@@ -313,7 +313,7 @@ def test_tensorboard_and_wandb_offline_get_the_numbers(own_dataset, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_folder_says_where_each_setting_came_from(own_dataset, cube_data, tmp_path):
+def test_the_folder_says_where_each_setting_came_from(own_dataset, cube_data, tmp_path, curves):
     run = gf.train(
         TASK,
         preset="quick",

@@ -556,7 +556,7 @@ def test_errors_can_be_told_apart():
 
 
 @pytest.mark.slow
-def test_the_curves_name_the_run_and_have_no_empty_panels(own_dataset, tmp_path):
+def test_the_curves_name_the_run_and_have_no_empty_panels(own_dataset, tmp_path, curves):
     from unittest import mock
 
     from matplotlib.figure import Figure

@@ -99,6 +99,7 @@ def test_a_sweep_measures_each_variant(own_dataset, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("small_pictures")
 def test_pictures_on_the_disk_are_measured_as_vectors_in_memory_are(tmp_path, monkeypatch):
     from guidedflow.training import assess, trainer
 
