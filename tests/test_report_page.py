@@ -9,7 +9,7 @@ from PIL import Image
 import guidedflow as gf
 from benchmarks import browser
 from benchmarks.synthetic import write_run
-from guidedflow.results import plots
+from guidedflow.results import plots, published
 from guidedflow.results.columns import read_records
 from guidedflow.results.guidance import guidance_curves
 from guidedflow.runs.find import find_runs
@@ -62,6 +62,15 @@ def test_no_legend_is_cut_off_or_drawn_over_anything(figures):
         assert all(figure.bbox.x0 <= panel.x0 and panel.x1 <= figure.bbox.x1 for panel in panels), name
         (title,) = figure.texts
         assert all(title.get_window_extent(renderer).y0 >= panel.y1 - 1 for panel in panels), name
+
+
+@pytest.mark.slow
+def test_curves_end_at_the_published_figures(figures):
+    figure = figures["curves-ogbench-cube-single-noisy"]
+    (marks,) = ([line for line in axis.lines if line.get_marker() == "D"] for axis in figure.axes)
+    found = published().figure("gfp", NOISY[0].category, [NOISY[0].id], 5)
+    assert marks[0].get_ydata() == pytest.approx([found.mean])
+    assert [len(marks), "diamonds: published" in figure.texts[0].get_text()] == [2, True]  # Of actor and VaBC.
 
 
 def test_every_picture_is_there_twice_and_the_same_runs_give_the_same_files(report):

@@ -175,6 +175,22 @@ def test_other_settings_get_a_column_of_their_own_and_tuned_ones_do_not(tmp_path
     assert labels == ["gfp actor", "gfp actor (alpha=7)", "gfp vabc", "gfp vabc (alpha=7)"]
 
 
+def test_a_setting_that_was_chosen_for_each_task_does_not_split_a_column(tmp_path):
+    for task, alpha in zip(CUBES[:2], (1.0, 7.0), strict=True):
+        write_run(tmp_path / "runs" / task.id, task, alpha=alpha)
+    report = gf.report(tmp_path / "runs", tmp_path / "out", per_task=["alpha"])
+    assert [method.label for method in report.table.methods] == ["gfp actor", "gfp vabc"]
+    cell = cell_of(report, "gfp actor")
+    assert [one.deviations for one in cell.used] == [(f"other setting: alpha = {n} instead of 10",) for n in (1, 7)]
+    told = f"alpha was chosen for each task: gfp on {CUBES[0].id} 1, gfp on {CUBES[1].id} 7"
+    assert told in (tmp_path / "out" / "table.md").read_text()
+    write_run(tmp_path / "runs" / "again", CUBES[0], alpha=3.0)
+    with pytest.raises(SettingsError, match=r"each seed of gfp actor .* once"):
+        gf.report(tmp_path / "runs", tmp_path / "out", per_task=["alpha"])
+    with pytest.raises(SettingsError, match=r"per task: .* found 'eta'"):
+        gf.report(tmp_path / "runs", tmp_path / "out", per_task=["eta"])
+
+
 def test_the_other_guidance_is_compared_with_its_own_published_figures(tmp_path):
     double = next(task for task in tasks() if task.dataset == "cube-double-play")
     write_run(tmp_path / "a", double)

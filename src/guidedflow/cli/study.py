@@ -17,12 +17,15 @@ WATCH_SECONDS = 5.0
 class StudyInit:
     """Write a plan to begin with."""
 
-    template: Annotated[Positional[Literal["laptop", "published"]], optional("{laptop,published}")]
-    """laptop: four manipulation tasks by five algorithms, quick preset, data made here; published: the whole table."""
-    out: Annotated[Path | None, optional("FILE", "laptop.toml or published.toml")] = None
+    template: Annotated[
+        Positional[Literal["laptop", "laptop-sweep", "published"]], optional("{laptop,laptop-sweep,published}")
+    ]
+    """laptop: four manipulation tasks by five algorithms, quick preset, data made here; laptop-sweep: the runs by which
+    its values of alpha were chosen; published: the whole table."""
+    out: Annotated[Path | None, optional("FILE", "the plan's name and .toml")] = None
     """The new file."""
     policy: Annotated[Path | None, optional("FILE")] = None
-    """npz file of the weights of Adroit's pen expert: adds pen-expert-v1 to the laptop's plan."""
+    """npz file of the weights of Adroit's pen expert: adds pen-expert-v1 to the laptop's plans."""
 
     def __call__(self) -> int:
         """Print the file's path and what to do with it."""
@@ -119,6 +122,8 @@ class StudyReport:
     """The report's folder, as of `guidedflow report`. It is replaced."""
     partial: Flag = False
     """Report what is done so far, and name what is missing."""
+    per_task: Annotated[tuple[str, ...], optional("SETTING ...", "none")] = ()
+    """As of `guidedflow report`."""
     latex: Annotated[Path | None, optional("FILE")] = None
     """Write the table as a LaTeX document of its own as well."""
 
@@ -129,7 +134,14 @@ class StudyReport:
         from guidedflow.training.display import make_console
 
         with CountBar("runs and pictures") as bar:
-            made = report(self.plan, self.out, is_partial=self.partial, latex=self.latex, on_progress=bar)
+            made = report(
+                self.plan,
+                self.out,
+                is_partial=self.partial,
+                per_task=self.per_task,
+                latex=self.latex,
+                on_progress=bar,
+            )
         console = make_console()
         print_fitting(console, as_terminal(made.table))
         console.print(f"report: {made.path / 'index.html'}", soft_wrap=True)

@@ -63,18 +63,21 @@ class Curve(NamedTuple):
     high: tuple[float, ...]
 
 
-def read_records(folders: Iterable[RunFolder], on_read: Callable[[], None] = lambda: None) -> Records:
+def read_records(
+    folders: Iterable[RunFolder], per_task: Sequence[str] = (), on_read: Callable[[], None] = lambda: None
+) -> Records:
     """Read runs, give each score its column, and check that no seed counts twice.
 
     A run that cannot be read, or was never evaluated, is left out, and a note says so.
 
     Args:
         folders: of the runs.
+        per_task: settings that were chosen for each task, and do not tell columns apart.
         on_read: called after each.
 
     Raises:
         RunError: nothing is left.
-        SettingsError: two runs have the same seed of a column and task.
+        SettingsError: two runs have the same seed of a column and task, or no run was given a setting of ``per_task``.
     """
     notes: list[str] = []
     runs: list[RunRecord] = []
@@ -93,10 +96,17 @@ def read_records(folders: Iterable[RunFolder], on_read: Callable[[], None] = lam
         on_read()
     if not runs:
         raise RunError(f"runs: expected at least one evaluation of a task or environment, found none; {notes[0]}")
-    chosen = {agent: _chosen([run for run in runs if run.agent == agent]) for agent in {run.agent for run in runs}}
+    given = {name for run in runs for name in run.given}
+    for name in per_task:
+        if name not in given:
+            raise SettingsError(f"per task: expected a setting that was chosen for some run, found {name!r}")
+    chosen = {
+        agent: _chosen([run for run in runs if run.agent == agent]) - set(per_task)
+        for agent in {run.agent for run in runs}
+    }
     scored, shared = _without_shared([one for run in runs for one in _score(run, chosen[run.agent])])
     _check_seeds(scored)
-    return Records(tuple(scored), shared, (*notes, *_versions(runs)))
+    return Records(tuple(scored), shared, (*notes, *_versions(runs), *_per_task(runs, per_task)))
 
 
 def figure_of(scored: Sequence[Scored]) -> Figure:
@@ -195,6 +205,16 @@ def _check_seeds(scored: Sequence[Scored]) -> None:
                 f"{where}: expected each seed of {what} once, found seed {one.seed} in both; leave one out"
             )
         seen[key] = one.run.path
+
+
+def _per_task(runs: Sequence[RunRecord], names: Sequence[str]) -> list[str]:
+    """Which value each algorithm had on which task."""
+    notes = []
+    for name in names:
+        found = {(run.agent, run.subject.id): brief(name, run.settings[name]) for run in runs if name in run.given}
+        listed = ", ".join(f"{agent} on {task} {value}" for (agent, task), value in found.items())
+        notes.append(f"{name} was chosen for each task: {listed}")
+    return notes
 
 
 def _versions(runs: Sequence[RunRecord]) -> list[str]:

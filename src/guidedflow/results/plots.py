@@ -4,7 +4,7 @@ import functools
 import io
 import math
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,8 +12,9 @@ import numpy as np
 from guidedflow.results.aggregate import THRESHOLDS, Statistics
 from guidedflow.results.columns import Method, Records, Scored, learning_curve
 from guidedflow.results.guidance import GuidanceCurve
+from guidedflow.results.reference import published
 from guidedflow.results.rendering import in_all
-from guidedflow.results.table import Cell, Table
+from guidedflow.results.table import Cell, Row, Table
 
 FORMATS = ("svg", "png")
 COLUMNS = 4
@@ -60,7 +61,7 @@ def drawings(
     found: dict[str, Callable[[], Any]] = {}
     for row in table.of_kind("category"):
         mine = list(filter(row.holds, records.scored))
-        found[f"curves-{_file_name(row.name)}"] = functools.partial(_curves, row.name, mine, looks, shared)
+        found[f"curves-{_file_name(row.name)}"] = functools.partial(_curves, row, mine, looks, shared)
     if statistics.methods:
         found["performance-profile"] = functools.partial(_profiles, statistics, looks, shared)
     found["categories"] = functools.partial(_bars, table, looks, shared)
@@ -183,8 +184,8 @@ def _legend(figure: Any, entries: Mapping[str, Any], room: float) -> tuple[Any, 
 # -------------------------------------------------------------------------------------------------------- pictures
 
 
-def _curves(row: str, scored: Sequence[Scored], looks: Mapping[Method, _Look], shared: str) -> Any:
-    """The category's mean first, then each task."""
+def _curves(row: Row, scored: Sequence[Scored], looks: Mapping[Method, _Look], shared: str) -> Any:
+    """The category's mean first, then each task; at the right edge what was published."""
     by_task: dict[str, list[Scored]] = {}
     for one in scored:
         by_task.setdefault(one.run.subject.id, []).append(one)
@@ -192,9 +193,13 @@ def _curves(row: str, scored: Sequence[Scored], looks: Mapping[Method, _Look], s
     by_success = scored[0].run.subject.by_success
     sheet = _sheet(len(titled), share=by_success, between=(0.25 if by_success else 0.5, 0.6))
     entries: dict[str, Any] = {}
+    marks = []
     for axis, (title, mine) in zip(sheet.panels, titled.items(), strict=True):
+        place, size = (title, 1) if title in by_task else (row.name, row.size)
         for method in [method for method in looks if any(one.method == method for one in mine)]:
-            entries[method.label] = _curve(axis, [one for one in mine if one.method == method], looks[method])
+            drawn = [one for one in mine if one.method == method]
+            entries[method.label] = _curve(axis, drawn, looks[method])
+            marks += _published(axis, method, place, {one.run.subject.id: None for one in drawn}, size, looks[method])
         axis.set_title("\n".join(textwrap.wrap(title, 42)), fontsize=7)
         axis.xaxis.set_major_formatter(_steps)
         if by_success:
@@ -203,7 +208,18 @@ def _curves(row: str, scored: Sequence[Scored], looks: Mapping[Method, _Look], s
         axis.set_ylabel("score")
     for axis in sheet.panels[-sheet.grid[1] :]:
         axis.set_xlabel("gradient steps")
-    return _finish(sheet, entries, f"{row}. Lines: means over seeds; bands: 95% intervals. {shared}".strip())
+    explained = "Lines: means over seeds; bands: 95% intervals"
+    explained += "; diamonds: published, after all its steps" if marks else ""
+    return _finish(sheet, entries, f"{row.name}. {explained}. {shared}".strip())
+
+
+def _published(axis: Any, method: Method, place: str, tasks: Iterable[str], size: int, look: _Look) -> list[Any]:
+    """A mark at the published figure of these tasks, if there is one."""
+    figure = published().figure(method.published, place, tuple(tasks), size) if method.published else None
+    if figure is None:
+        return []
+    style = {"color": look.colour, "marker": "D", "markersize": 4, "clip_on": False}
+    return axis.plot([1.0], [figure.mean], transform=axis.get_yaxis_transform(), **style)
 
 
 def _curve(axis: Any, scored: Sequence[Scored], look: _Look) -> Any:

@@ -34,6 +34,7 @@ def report(
     runs: Sequence[Path | str] | Path | str,
     out: Path | str = "report",
     *,
+    per_task: Sequence[str] = (),
     notes: Sequence[str] = (),
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
@@ -43,12 +44,14 @@ def report(
         runs: folders of runs, folders above them, or patterns; any mix of tasks, agents and seeds, finished or not. A
             run that is damaged is left out, and the report says so.
         out: the report's folder. An earlier report there is replaced as a whole, once the new one is written.
+        per_task: settings that were chosen for each task, such as ``alpha``: their values do not split a column.
         notes: what a reader has to know besides.
         on_progress: called with how many runs were read and pictures drawn, and how many there are of both.
 
     Raises:
         RunError: no run there, none that was evaluated, or the folder cannot be written.
-        SettingsError: two runs have the same seed of one column, or ``out`` holds something else than a report.
+        SettingsError: two runs have the same seed of one column, no run was given a setting of ``per_task``, or
+            ``out`` holds something else than a report.
     """
     folder = Path(out)
     _check_out(folder)
@@ -60,7 +63,7 @@ def report(
         done += 1
         on_progress(done, total)
 
-    records = read_records(folders, on_read=lambda: step(len(folders)))
+    records = read_records(folders, per_task, on_read=lambda: step(len(folders)))
     records = records._replace(notes=(*notes, *records.notes))
     table = build_table(records)
     statistics = aggregate.summarize(table, records)

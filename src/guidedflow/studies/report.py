@@ -21,6 +21,7 @@ def report(
     out: Path | str = "report",
     *,
     is_partial: bool = False,
+    per_task: Sequence[str] = (),
     latex: Path | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
@@ -30,6 +31,7 @@ def report(
         plan: as ``study`` takes it.
         out: see ``guidedflow.report``.
         is_partial: report the jobs that are done, and name the others in the report's notes.
+        per_task: see ``guidedflow.report``.
         latex: a file for the table as a LaTeX document.
         on_progress: see ``guidedflow.report``.
 
@@ -47,7 +49,7 @@ def report(
             + ("" if is_partial else ", and --partial reports what is done")
         )
     notes = [_named(gaps, len(states), most=len(gaps))] if gaps else []
-    written = report_runs(done, out, notes=notes, on_progress=on_progress)
+    written = report_runs(done, out, per_task=per_task, notes=notes, on_progress=on_progress)
     if latex is not None:
         try:
             write_text(latex, as_latex_document(written.table))
