@@ -179,7 +179,14 @@ def test_data_has_to_be_here_or_be_made(tmp_path):
 def test_the_plans_to_begin_with(tmp_path):
     assert len(read_plan(write_plan("laptop", tmp_path / "a.toml")).jobs) == 20
     (tmp_path / "pen.npz").touch()
-    assert len(read_plan(write_plan("laptop", tmp_path / "b.toml", tmp_path / "pen.npz")).jobs) == 25
+    whole = read_plan(write_plan("laptop", tmp_path / "b.toml", tmp_path / "pen.npz")).jobs
+    sweep = read_plan(write_plan("laptop-sweep", tmp_path / "d.toml", tmp_path / "pen.npz")).jobs
+    assert (len(whole), len(sweep)) == (25, 20)
+    assert {(job.task, job.agent) for job in whole if job.agent != "bc"} == {(job.task, job.agent) for job in sweep}
+    assert not {seed for job in whole for seed in job.seeds} & {seed for job in sweep for seed in job.seeds}
+    tried = {(job.task, job.agent): job.sweep["alpha"] for job in sweep}
+    for job in whole:
+        assert "alpha" not in job.settings or job.settings["alpha"] in tried[job.task, job.agent]
     published = read_plan(write_plan("published", tmp_path / "c.toml"))
     assert len(published.jobs) == 864
     assert {len(job.seeds) for job in published.jobs if "visual" in job.task} == {4}

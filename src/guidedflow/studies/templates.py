@@ -8,30 +8,40 @@ from typing import Literal
 from guidedflow.errors import RunError, SettingsError
 from guidedflow.suites import tasks
 
-Template = Literal["laptop", "published"]
+Template = Literal["laptop", "laptop-sweep", "published"]
 AGENTS = ("gfp", "fql", "rebrac", "iql", "bc")
 """Of the laptop's plan; the published one has IFQL as well."""
-FAMILIES = ("cube-single-noisy", "cube-single-play", "scene-play", "puzzle-3x3-play")
 ADROIT = "pen-expert-v1"
+SWEPT = {"gfp": (0.1, 1, 10), "fql": (30, 300, 3000), "rebrac": (0.01, 0.1, 1), "iql": (0.1, 1, 10)}
+"""Values of alpha that are tried on every task, around those that the papers' authors chose for theirs."""
+CHOSEN: dict[str, dict[str, float]] = {
+    "cube-single-noisy": {"gfp": 10, "fql": 30, "rebrac": 0.1, "iql": 1},
+    "cube-single-play": {},
+    "scene-play": {},
+    "puzzle-3x3-play": {},
+    ADROIT: {},
+}
+"""By data: the value that was best there on a seed of its own (docs/results-laptop); else the authors' values stand."""
 
 LAPTOP = """\
-# Carried out by `guidedflow study run {name}`, which also continues it after any failure. See docs/studies.md.
-runs = "runs/laptop"
+# {what} `guidedflow study run {name}`
+# carries it out, and continues it after any failure. See docs/studies.md.
+runs = "runs/{template}"
 retries = 2
 
 [resources]  # of each job
-cpus = 2
+cpus = 1
 memory_gb = 4
 
 [data]  # Made where it is missing: by scripted oracles{maker}.
-{recipes}
+{recipes}"""
+LAPTOP_BLOCK = """
 [[jobs]]
-tasks = [
-{tasks}]
+tasks = [{tasks}]
 agents = [{agents}]
-seeds = [0, 1, 2]
+seeds = [{seeds}]
 preset = "quick"
-"""
+{settings}"""
 PUBLISHED = """\
 # The published table: every task, by six algorithms. `guidedflow study run {name}` carries it out, and continues it
 # after any failure. See docs/studies.md; docs/reproduction.md says what it costs.
@@ -60,10 +70,10 @@ def write_plan(template: Template, path: Path, policy: Path | None = None) -> Pa
     """Write a plan to begin with.
 
     Args:
-        template: ``laptop``: four manipulation tasks by five algorithms, small networks; ``published``: the whole
-            published table.
+        template: ``laptop``: four manipulation tasks by five algorithms, small networks; ``laptop-sweep``: the runs by
+            which the former's values of alpha were chosen; ``published``: the whole published table.
         path: the new file.
-        policy: weights of Adroit's expert on pen, which adds ``pen-expert-v1`` to the laptop's plan.
+        policy: weights of Adroit's expert on pen, which adds ``pen-expert-v1`` to the laptop's plans.
 
     Raises:
         SettingsError: the file exists, or a policy is given for another plan.
@@ -74,7 +84,7 @@ def write_plan(template: Template, path: Path, policy: Path | None = None) -> Pa
             raise SettingsError(f"policy: expected none for the plan published, found {policy}")
         text = PUBLISHED.format(name=path) + "".join(_published_blocks())
     else:
-        text = _laptop(path, policy)
+        text = _laptop(template, path, policy)
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
@@ -85,17 +95,52 @@ def write_plan(template: Template, path: Path, policy: Path | None = None) -> Pa
     return path
 
 
-def _laptop(path: Path, policy: Path | None) -> str:
-    chosen = [f"{family}-singletask-task1-v0" for family in FAMILIES] + ([ADROIT] if policy else [])
-    recipes = [f'"{family}" = {{ episodes = 300 }}\n' for family in FAMILIES]
-    recipes += [f'"{ADROIT}" = {{ policy = {_quoted([str(policy.absolute())])} }}\n'] if policy else []
-    return LAPTOP.format(
+def _laptop(template: Template, path: Path, policy: Path | None) -> str:
+    chosen = [data for data in CHOSEN if policy or data != ADROIT]
+    recipes = dict.fromkeys(chosen, "episodes = 300")
+    if policy:
+        recipes[ADROIT] = f"policy = {_quoted([str(policy.absolute())])}"
+    is_sweep = template == "laptop-sweep"
+    head = LAPTOP.format(
+        what="Which alpha suits which task, on a seed of its own:" if is_sweep else "Five algorithms, equal updates:",
         name=path,
+        template=template,
         maker=", pen from its expert's weights" if policy else "",
-        recipes="".join(recipes),
-        tasks="".join(f"  {_quoted([task])},\n" for task in chosen),
-        agents=_quoted(AGENTS),
+        recipes="".join(f'"{data}" = {{ {recipe} }}\n' for data, recipe in recipes.items()),
     )
+    return head + "".join(_sweep_blocks(chosen) if is_sweep else _laptop_blocks(chosen))
+
+
+def _sweep_blocks(chosen: Sequence[str]) -> list[str]:
+    return [
+        _block(chosen, agent, [100], f"settings = {{ steps = 10_000 }}\nsweep = {{ alpha = {list(values)} }}\n")
+        for agent, values in SWEPT.items()
+    ]
+
+
+def _laptop_blocks(chosen: Sequence[str]) -> list[str]:
+    """One for each algorithm and value."""
+    groups: dict[tuple[str, float | None], list[str]] = {}
+    for agent in AGENTS:
+        for data in chosen:
+            groups.setdefault((agent, CHOSEN[data].get(agent)), []).append(data)
+    return [
+        _block(found, agent, [0, 1, 2], f"settings = {{ alpha = {alpha} }}\n" if alpha is not None else "")
+        for (agent, alpha), found in groups.items()
+    ]
+
+
+def _block(chosen: Sequence[str], agent: str, seeds: Sequence[int], settings: str) -> str:
+    return LAPTOP_BLOCK.format(
+        tasks="".join(f"\n  {_quoted([task])}," for task in map(_first_task, chosen)) + "\n",
+        agents=_quoted([agent]),
+        seeds=", ".join(map(str, seeds)),
+        settings=settings,
+    )
+
+
+def _first_task(data: str) -> str:
+    return data if data == ADROIT else f"{data}-singletask-task1-v0"
 
 
 def _published_blocks() -> list[str]:
