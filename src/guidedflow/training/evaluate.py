@@ -206,7 +206,8 @@ def evaluate(
         workers: processes that run the environments; None: one a core.
         onnx: whether the policies act through the ONNX graphs that ``export`` writes, in the same episodes and with
             the same noise; not recorded.
-        record: whether evaluations.csv gets the rows; those of another environment are never written there.
+        record: whether evaluations.csv gets the rows; those of an environment other than the run's are never written
+            there, nor of one that is given as a function.
         progress: whether a bar is shown.
 
     Returns:
@@ -226,7 +227,7 @@ def evaluate(
         return _evaluate_exported(path, asked)
     saved = SavedRun(path, agent)
     rows = _evaluate_run(saved, asked)
-    if record and env is None and not onnx:
+    if record and env in (None, saved.config.env) and not onnx:
         with saved.folder.lock():
             saved.folder.log_evaluations(rows)
     return rows
