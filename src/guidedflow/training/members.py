@@ -87,8 +87,20 @@ def member_keys(members: Sequence[Member], purpose: str) -> Key[Array, " members
 def select(stacked: _T, index: int) -> _T:
     """One member out of the stack, on one device."""
     devices = devices_of(_count(stacked))
-    one = jax.tree.map(lambda leaf: leaf[index], stacked)
+    one = _taken(stacked, index)
     return one if len(devices) == 1 else jax.device_put(one, devices[0])
+
+
+# As programs, for leaf by leaf JAX compiles one for every shape.
+@jax.jit
+def _taken(stacked: _T, index: int) -> _T:
+    return jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False), stacked)
+
+
+@jax.jit
+def alone(agent: _T) -> _T:
+    """A stack of one member, in memory of its own."""
+    return jax.tree.map(lambda leaf: jnp.array(leaf)[None], agent)
 
 
 def over_members(function: Callable[..., _T], *stacked: Any, shared: tuple[Any, ...] = ()) -> _T:
