@@ -153,11 +153,11 @@ def test_a_diverging_run_names_step_seed_and_checkpoint(tmp_path):
 
 
 @pytest.mark.slow
-def test_an_evaluation_changes_nothing_that_is_learned_and_workers_nothing_at_all(cube_data, tmp_path):
-    settings = {"hidden": (12,), "batch_size": 16, "log_every": 10, "agent": "rebrac", "data_dir": cube_data}
+def test_an_evaluation_changes_nothing_that_is_learned_and_workers_nothing_at_all(walking, tmp_path):
+    settings = {"hidden": (12,), "batch_size": 16, "log_every": 10, "agent": "rebrac", **walking}
     settings |= {"steps": 40, "save_every": 40, "eval_every": 20, "eval_slots": 2}
     runs = {
-        label: gf.train(TASK, run_dir=tmp_path / label, **settings, **changes)
+        label: gf.train(run_dir=tmp_path / label, **settings, **changes)
         for label, changes in {
             "none": {"eval_episodes": 0},
             "one worker": {"eval_episodes": 3, "workers": 1},
@@ -172,16 +172,16 @@ def test_an_evaluation_changes_nothing_that_is_learned_and_workers_nothing_at_al
     assert one == two
     assert [(row["step"], row["policy"], row["episodes"]) for row in one] == [(20, "actor", 3), (40, "actor", 3)]
     # The command that evaluates a checkpoint repeats what training measured there.
-    again = gf.evaluate(runs["one worker"].path, workers=2)
+    again = gf.evaluate(runs["one worker"].path, env=walking["env"], workers=2)
     assert again == [{**row, "source": "evaluate"} for row in one[1:]]
     assert RunFolder(runs["one worker"].path).evaluations() == [*one, *again]
 
 
 @pytest.mark.slow
-def test_an_evaluation_beside_the_training_changes_nothing_and_survives_a_failure(cube_data, tmp_path, monkeypatch):
-    settings = {"hidden": (12,), "batch_size": 16, "log_every": 10, "agent": "rebrac", "data_dir": cube_data}
+def test_an_evaluation_beside_the_training_changes_nothing_and_survives_a_failure(walking, tmp_path, monkeypatch):
+    settings = {"hidden": (12,), "batch_size": 16, "log_every": 10, "agent": "rebrac", **walking}
     settings |= {"steps": 60, "save_every": 20, "eval_every": 20, "eval_slots": 2, "eval_episodes": 2}
-    between = gf.train(TASK, run_dir=tmp_path / "between", **settings)
+    between = gf.train(run_dir=tmp_path / "between", **settings)
 
     went_on, evaluated_at = threading.Event(), []
     evaluate = Evaluator.__call__
@@ -200,7 +200,7 @@ def test_an_evaluation_beside_the_training_changes_nothing_and_survives_a_failur
             evaluated_at.append((progress.evaluations[0]["step"], progress.step))
 
     monkeypatch.setattr(Evaluator, "__call__", evaluate_late)
-    beside = gf.train(TASK, run_dir=tmp_path / "beside", eval_async=True, callbacks=[Watch()], **settings)
+    beside = gf.train(run_dir=tmp_path / "beside", eval_async=True, callbacks=[Watch()], **settings)
     assert evaluated_at[0][0] == 20
     assert evaluated_at[0][1] > 20
     went_on.clear()
@@ -212,9 +212,9 @@ def test_an_evaluation_beside_the_training_changes_nothing_and_survives_a_failur
     monkeypatch.undo()
     monkeypatch.setattr(Evaluator, "__call__", lambda *_, **__: time.sleep(0.5))  # Nothing comes of it in time.
     with pytest.raises(RuntimeError, match="disk was full"):
-        gf.train(TASK, run_dir=tmp_path / "failed", eval_async=True, callbacks=[fail], **settings)
+        gf.train(run_dir=tmp_path / "failed", eval_async=True, callbacks=[fail], **settings)
     monkeypatch.undo()
-    failed = gf.resume(tmp_path / "failed", eval_async=True)
+    failed = gf.resume(tmp_path / "failed", env=walking["env"], eval_async=True)
     for run in (beside, failed):
         assert_identical(parameters(between.path), parameters(run.path))
         assert RunFolder(run.path).evaluations() == RunFolder(between.path).evaluations()

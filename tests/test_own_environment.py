@@ -204,6 +204,7 @@ class Camera(gymnasium.Env):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("small_pictures")
 def test_stacked_pictures_of_a_file_are_stacked_in_the_environment_too(tmp_path):
     frames = np.arange(12 * 64, dtype=np.uint8).reshape(12, 8, 8, 1)
     ends = np.arange(12) % 4 == 3

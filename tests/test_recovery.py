@@ -109,7 +109,7 @@ def test_policies_of_a_damaged_run(run):
 
 
 @pytest.mark.slow
-def test_what_was_learned_before_a_failing_evaluation_is_kept(cube_data, tmp_path, monkeypatch):
+def test_what_was_learned_before_a_failing_evaluation_is_kept(walking, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise WorkerDied("a helper process ended unexpectedly, exit code -9")
 
@@ -117,10 +117,10 @@ def test_what_was_learned_before_a_failing_evaluation_is_kept(cube_data, tmp_pat
     with pytest.raises(
         GuidedflowError, match=r"memory left\? The run is saved; continue it with `guidedflow train --resume"
     ):
-        gf.train(TASK, data_dir=cube_data, run_dir=tmp_path / "run", eval_every=40, eval_episodes=1, **SMALL)
+        gf.train(run_dir=tmp_path / "run", eval_every=40, eval_episodes=1, **walking, **SMALL)
     monkeypatch.undo()
     assert (tmp_path / "run" / "checkpoints" / "40").is_dir()
-    resumed = gf.resume(tmp_path / "run")
+    resumed = gf.resume(tmp_path / "run", env=walking["env"])
     assert [row["step"] for row in RunFolder(resumed.path).evaluations()] == [40, 40, 60, 60]
 
 

@@ -48,7 +48,7 @@ def assert_same(a, b):
 
 
 @pytest.mark.slow
-def test_callbacks_see_steps_agents_metrics_and_evaluations(cube_data, tmp_path):
+def test_callbacks_see_steps_agents_metrics_and_evaluations(walking, tmp_path):
     class Watch:
         def __init__(self):
             self.steps, self.evaluated, self.ended, self.losses = [], [], None, []
@@ -67,7 +67,7 @@ def test_callbacks_see_steps_agents_metrics_and_evaluations(cube_data, tmp_path)
 
     watch, seen = Watch(), []
     callbacks = [watch, lambda progress: seen.append(progress.phase)]
-    gf.train(TASK, data_dir=cube_data, run_dir=tmp_path / "run", seeds=(0, 1), callbacks=callbacks, **EVALUATED)
+    gf.train(run_dir=tmp_path / "run", seeds=(0, 1), callbacks=callbacks, **walking, **EVALUATED)
     assert watch.steps == sorted(watch.steps)
     assert watch.evaluated == [(step, seed) for step in (20, 40, 60) for seed in (0, 1)]
     assert watch.ended == 60
@@ -362,7 +362,7 @@ def test_a_longer_run_is_the_run_of_that_length(own_dataset, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_best_checkpoint_survives_a_stop_during_its_evaluation(cube_data, tmp_path, monkeypatch):
+def test_the_best_checkpoint_survives_a_stop_during_its_evaluation(walking, tmp_path, monkeypatch):
     scores = {20: 0.9, 40: 0.1, 60: 0.2, 80: 0.3, 100: 0.4}
     evaluate = Evaluator.__call__
 
@@ -374,13 +374,13 @@ def test_the_best_checkpoint_survives_a_stop_during_its_evaluation(cube_data, tm
         signal.raise_signal(signal.SIGTERM)
         raise AssertionError("the signal should have ended the evaluation")
 
-    settings = {**EVALUATED, "steps": 100, "data_dir": cube_data, "run_dir": tmp_path / "run"}
+    settings = {**EVALUATED, **walking, "steps": 100, "run_dir": tmp_path / "run"}
     monkeypatch.setattr(Evaluator, "__call__", stopped)
     with pytest.raises(gf.Interrupted) as stop:
-        gf.train(TASK, **settings)
+        gf.train(**settings)
     assert stop.value.step == 20
     monkeypatch.setattr(Evaluator, "__call__", scored)
-    run = gf.resume(tmp_path / "run", progress=False)
+    run = gf.resume(tmp_path / "run", env=walking["env"], progress=False)
     kept = sorted(int(path.name) for path in gf.RunFolder(run.path).checkpoints.glob("[0-9]*"))
     assert kept == [20, 80, 100]
     assert "step 20" in repr(gf.load_policy(run.path, checkpoint="best"))
@@ -388,9 +388,9 @@ def test_the_best_checkpoint_survives_a_stop_during_its_evaluation(cube_data, tm
 
 
 @pytest.mark.slow
-def test_an_evaluation_that_a_kill_cut_short_is_made_up_for(cube_data, tmp_path, monkeypatch):
-    settings = {**EVALUATED, "data_dir": cube_data, "save_every": 10, "eval_async": True}
-    whole = gf.train(TASK, run_dir=tmp_path / "whole", **settings)
+def test_an_evaluation_that_a_kill_cut_short_is_made_up_for(walking, tmp_path, monkeypatch):
+    settings = {**EVALUATED, **walking, "save_every": 10, "eval_async": True}
+    whole = gf.train(run_dir=tmp_path / "whole", **settings)
     evaluate = Evaluator.__call__
 
     def late(self, agents, step, **options):
@@ -399,9 +399,9 @@ def test_an_evaluation_that_a_kill_cut_short_is_made_up_for(cube_data, tmp_path,
         return evaluate(self, agents, step, **options)
 
     monkeypatch.setattr(Evaluator, "__call__", late)
-    train_until_killed(35, TASK, run_dir=tmp_path / "cut", **{k: v for k, v in settings.items() if k != "progress"})
+    train_until_killed(35, run_dir=tmp_path / "cut", **{k: v for k, v in settings.items() if k != "progress"})
     monkeypatch.undo()
-    cut = gf.resume(tmp_path / "cut", progress=False)
+    cut = gf.resume(tmp_path / "cut", env=walking["env"], progress=False)
     rows = [gf.RunFolder(run.path).evaluations() for run in (whole, cut)]
     assert rows[0] == rows[1]
     assert_same(whole.path, cut.path)
