@@ -15,7 +15,7 @@ import scipy.stats
 from conftest import guidedflow
 
 import guidedflow as gf
-from benchmarks import reproduction
+from benchmarks import laptop, reproduction
 from benchmarks.synthetic import write_run
 from guidedflow.errors import RunError, SettingsError
 from guidedflow.results import published
@@ -23,8 +23,11 @@ from guidedflow.results.compare import as_terminal as compare_on_a_terminal
 from guidedflow.results.figures import Score
 from guidedflow.results.protocol import Evaluation, judge
 from guidedflow.results.rendering import as_csv, as_latex, as_markdown, as_terminal
+from guidedflow.runs.config import RunConfig
+from guidedflow.runs.find import find_runs
 from guidedflow.runs.folder import RunFolder
 from guidedflow.runs.summary import wilson_interval
+from guidedflow.studies.templates import CHOSEN, SWEPT
 from guidedflow.suites import find_task, tasks
 
 CUBES = [task for task in tasks() if task.category == "ogbench/cube-single-play"]
@@ -686,6 +689,25 @@ def test_compare_from_the_command_line(tmp_path):
     # The quick run ends before the other's first evaluation.
     assert found["results"][0]["steps"] == [1_000_000, 20_000]
     assert "no step was evaluated in both" in found["notes"][0]
+
+
+def test_the_laptops_page_is_what_its_script_writes(capsys):
+    laptop.Page()()
+    page = (laptop.RESULTS / "README.md").read_text(encoding="utf-8")
+    assert capsys.readouterr().out == page, "python -m benchmarks.laptop page > docs/results-laptop/README.md"
+
+
+def test_the_laptops_plan_has_what_its_sweep_chose_and_its_records_are_of_that_plan():
+    sweep, study = (laptop.RESULTS / name for name in laptop.STUDIES)
+    for path in find_runs([sweep]):
+        config, chosen = RunConfig.read(path), laptop.choice(path)
+        assert config.sweep == {"alpha": SWEPT[config.agent]}
+        assert CHOSEN[chosen["data"]][config.agent] == chosen["best"]
+    for path in find_runs([study]):
+        config = RunConfig.read(path)
+        alpha = CHOSEN[find_task(config.task).dataset].get(config.agent)
+        assert (config.config.get("alpha"), config.settings["seeds"]) == (alpha, [0, 1, 2])
+        assert not config.data.source.startswith("/")
 
 
 def test_the_reproduction_page_is_what_its_script_writes(capsys):

@@ -1,0 +1,247 @@
+"""The laptop's study: which alpha its sweep chose, and its records and page in docs/results-laptop.
+
+    guidedflow study run laptop-sweep.toml
+    python -m benchmarks.laptop choose runs/laptop-sweep
+    guidedflow study run laptop.toml
+    python -m benchmarks.laptop collect runs docs/results-laptop
+    python -m benchmarks.laptop page > docs/results-laptop/README.md
+
+``choose``: of the actor's scores at the last step the best wins; of equal ones the higher return (fewer steps to a
+success), then the lower alpha.
+
+``collect`` copies what is small of every finished run: config.json without the folder in which its data lay,
+evaluations.csv, summary.json, and from the study's own record how long it took.
+"""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+from tyro.conf import Positional
+
+from benchmarks.common import parse, report, run
+from guidedflow.results.aggregate import summarize
+from guidedflow.results.columns import Records, read_records
+from guidedflow.results.table import Row, Table, build_table
+from guidedflow.runs.config import FILE, RunConfig
+from guidedflow.runs.find import find_runs
+from guidedflow.runs.folder import RunFolder
+from guidedflow.studies.templates import AGENTS, CHOSEN, SWEPT
+from guidedflow.suites import find_task
+
+STUDIES = ("laptop-sweep", "laptop")
+RECORDS = ("evaluations.csv", "summary.json")
+MINUTES = "minutes.json"
+RESULTS = Path(__file__).parents[1] / "docs" / "results-laptop"
+HEADLINE = {("gfp", "actor"), ("gfp", "vabc"), ("fql", "actor"), ("rebrac", "actor"), ("iql", "actor"), ("bc", "flow")}
+"""The policies that the papers report."""
+
+PAGE = """\
+# A benchmark that fits a laptop
+
+Made by `python -m benchmarks.laptop page > docs/results-laptop/README.md` from the records beside it; a test compares
+the two.
+
+Five algorithms with equal updates on the first of a family's five OGBench tasks, on data made by the scripted oracles
+(300 episodes), and on D4RL's pen, on data of its expert's policy with noise. Preset `quick`: 20,000 updates of
+networks of 256 x 3 in mixed precision, 50 episodes a policy and seed. **Nothing of it may be compared with the
+published figures**, which stand beside it: they were trained for 1,000,000 updates (pen: 500,000), with networks of
+512 x 4, on other data, and evaluated by a longer protocol.
+
+```sh
+guidedflow study init laptop-sweep --policy PEN_EXPERT.npz
+guidedflow study run laptop-sweep.toml
+python -m benchmarks.laptop choose runs/laptop-sweep     # Which alpha won; the laptop's plan has the result.
+guidedflow study init laptop --policy PEN_EXPERT.npz
+guidedflow study run laptop.toml
+python -m benchmarks.laptop collect runs docs/results-laptop
+guidedflow report docs/results-laptop/laptop --per-task alpha --out docs/results-laptop/report
+```
+
+Not all of it has been carried out yet: the tables have what has.
+
+## Which alpha
+
+One trial of each of three values, on seed 100, which the study does not use: 10,000 updates, 50 episodes. Score of
+the actor, its return in brackets; the best was taken. BC has no such coefficient.
+
+| data | GFP | FQL | ReBRAC | IQL |
+|---|---|---|---|---|
+{chosen}
+## Scores
+
+Success in percent (pen: D4RL's normalised score) for seeds 0, 1 and 2; the interval is Student's t over the seeds, at
+least Wilson's over the episodes. Published: the same task, eight seeds, after the whole protocol.
+
+| task | policy | alpha | seeds | mean [95%] | published |
+|---|---|---|---|---|---|
+{scores}
+## Probability of improvement
+
+The chance that a run of A beats one of B on a task, over the tasks that both have (bootstrap, 95% interval):
+
+| suite | A | B | tasks | P(A > B) |
+|---|---|---|---|---|
+{improvements}
+## Minutes
+
+Of each job, three seeds and their evaluations, on one of the machine's two cores, where two jobs at once and other
+work ran: {hours:.1f} hours of the machine in all, and {sweep_hours:.1f} for the sweep.
+
+| task | GFP | FQL | ReBRAC | IQL | BC |
+|---|---|---|---|---|---|
+{minutes}"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Choose:
+    """Which alpha a sweep chose for each task and algorithm."""
+
+    runs: Annotated[Positional[Path], "FOLDER"]
+    """Folder of the sweep's runs; config.json and evaluations.csv are enough."""
+    json: bool = False
+    """Print JSON instead of a table."""
+
+    def __call__(self) -> None:
+        """Print a row for each."""
+        report({"json": self.json}, [choice(path) for path in find_runs([self.runs])])
+
+
+@dataclasses.dataclass(frozen=True)
+class Collect:
+    """Copy the records of finished runs."""
+
+    runs: Annotated[Positional[Path], "FOLDER"]
+    """Where the studies' folders of runs are, laptop-sweep and laptop."""
+    out: Annotated[Positional[Path], "FOLDER"]
+    """Where they go."""
+
+    def __call__(self) -> None:
+        """Print how many there are."""
+        for study in STUDIES:
+            found = list(finished(self.runs / study))
+            for path in found:
+                collect(path, self.runs / study, self.out / study)
+            print(f"{study}: {len(found)} finished runs")
+
+
+def finished(study: Path) -> Iterator[Path]:
+    """The folders of a study's finished runs."""
+    return (path for path in find_runs([study]) if RunFolder(path).is_finished()) if study.is_dir() else iter(())
+
+
+def collect(path: Path, study: Path, out: Path) -> None:
+    """Copy one run's records, and note the minutes that it took."""
+    place = path.relative_to(study.resolve())
+    (out / place).mkdir(parents=True, exist_ok=True)
+    config = json.loads((path / FILE).read_text(encoding="utf-8"))
+    config["data"]["source"] = Path(config["data"]["source"]).name
+    (out / place / FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    for name in RECORDS:
+        shutil.copyfile(path / name, out / place / name)
+    attempts = json.loads((study / "jobs" / f"{place}.json").read_text(encoding="utf-8"))["attempts"]
+    minutes = {**minutes_of(out), str(place): round(sum(one["ended"] - one["began"] for one in attempts) / 60, 1)}
+    (out / MINUTES).write_text(json.dumps(minutes, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def minutes_of(study: Path) -> dict[str, float]:
+    """How long each run took, by its place in the study's folder."""
+    path = study / MINUTES
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def choice(path: Path) -> dict[str, Any]:
+    """What one run of a sweep says: its task's data, its algorithm, the scores by alpha, and the best alpha."""
+    config = RunConfig.read(path)
+    rows = [row for row in RunFolder(path).evaluations() if row["step"] == config.steps and row["policy"] == "actor"]
+    found = {dict(row["variant"])["alpha"]: row for row in rows}
+    best = max(found, key=lambda alpha: (found[alpha]["score"], found[alpha]["mean_return"], -alpha))
+    scores = ", ".join(f"{alpha:g}: {row['score']:.1f} ({row['mean_return']:.0f})" for alpha, row in found.items())
+    return {
+        "data": find_task(str(config.task)).dataset,
+        "agent": config.agent,
+        "alpha: score (return)": scores,
+        "best": best,
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Page:
+    """Print docs/results-laptop/README.md."""
+
+    def __call__(self) -> None:
+        """Print it."""
+        sweep, study = (RESULTS / name for name in STUDIES)
+        records = read_records(map(RunFolder, find_runs([study])), per_task=["alpha"])
+        table = build_table(records)
+        rows = [row for row in table.rows if row.kind == "task"]
+        print(
+            PAGE.format(
+                chosen="".join(choice_rows(sweep)),
+                scores="".join(line for row in rows for line in score_rows(table, row)),
+                improvements="".join(improvement_rows(table, records)),
+                minutes="".join(minutes_rows(study)),
+                hours=sum(minutes_of(study).values()) / 120,
+                sweep_hours=sum(minutes_of(sweep).values()) / 120,
+            ),
+            end="",
+        )
+
+
+def choice_rows(sweep: Path) -> Iterator[str]:
+    """A row for each task: the actor's score by alpha, of each algorithm."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for path in find_runs([sweep]):
+        one = choice(path)
+        found.setdefault(one["data"], {})[one["agent"]] = one
+    for data in CHOSEN:
+        if data in found:
+            cells = [found[data][agent]["alpha: score (return)"] if agent in found[data] else "" for agent in SWEPT]
+            yield f"| {data} | {' | '.join(cells)} |\n"
+
+
+def score_rows(table: Table, row: Row) -> Iterator[str]:
+    """A row for each method on a task."""
+    for method in table.methods:
+        cell = table.cells.get((row.name, method))
+        if cell is None:
+            continue
+        low, high = cell.figure.interval
+        scores = " ".join(f"{one.verdict.score.value:.0f}" for one in sorted(cell.used, key=lambda one: one.seed))
+        alpha = cell.used[0].run.settings.get("alpha") if method.agent != "bc" else None
+        published = f"{cell.published.mean:.1f}" if cell.published else "-"
+        yield (
+            f"| {row.name.removesuffix('-singletask-task1-v0')} | {method.agent} {method.policy} | "
+            f"{'-' if alpha is None else f'{alpha:g}'} | {scores} | {cell.figure.mean:.1f} [{low:.1f}, {high:.1f}] | "
+            f"{published} |\n"
+        )
+
+
+def improvement_rows(table: Table, records: Records) -> Iterator[str]:
+    """The chance that a run of one method beats one of another, on the tasks that both have."""
+    for one in summarize(table, records).improvements:
+        if {(one.a.agent, one.a.policy), (one.b.agent, one.b.policy)} <= HEADLINE:
+            found = one.probability
+            yield (
+                f"| {one.suite} | {one.a.agent} {one.a.policy} | {one.b.agent} {one.b.policy} | {one.tasks} | "
+                f"{found.value:.0%} [{found.low:.0%}, {found.high:.0%}] |\n"
+            )
+
+
+def minutes_rows(study: Path) -> Iterator[str]:
+    """A row for each task."""
+    minutes = minutes_of(study)
+    for task in dict.fromkeys(str(Path(place).parent) for place in minutes):
+        cells = [f"{minutes[f'{task}/{agent}']:.0f}" if f"{task}/{agent}" in minutes else "" for agent in AGENTS]
+        yield f"| {task.removesuffix('-singletask-task1-v0')} | {' | '.join(cells)} |\n"
+
+
+def main() -> None:
+    parse(Choose | Collect | Page)()
+
+
+if __name__ == "__main__":
+    run(main)
