@@ -10,7 +10,7 @@
 success), then the lower alpha.
 
 ``collect`` copies what is small of every finished run: config.json without the folder in which its data lay,
-evaluations.csv, summary.json, and from the study's own record how long it took.
+evaluations.csv, summary.json, and how long the study worked at it.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, NamedTuple
 
 from tyro.conf import Positional
 
@@ -37,7 +37,7 @@ RECORDS = ("evaluations.csv", "summary.json")
 MINUTES = "minutes.json"
 RESULTS = Path(__file__).parents[1] / "docs" / "results-laptop"
 HEADLINE = {("gfp", "actor"), ("gfp", "vabc"), ("fql", "actor"), ("rebrac", "actor"), ("iql", "actor"), ("bc", "flow")}
-"""The policies that the papers report."""
+"""All policies but FQL's flow, which is a clone as BC's is."""
 
 PAGE = """\
 # A benchmark that fits a laptop
@@ -48,8 +48,8 @@ the two.
 Five algorithms with equal updates on the first of a family's five OGBench tasks, on data made by the scripted oracles
 (300 episodes), and on D4RL's pen, on data of its expert's policy with noise. Preset `quick`: 20,000 updates of
 networks of 256 x 3 in mixed precision, 50 episodes a policy and seed. **Nothing of it may be compared with the
-published figures**, which stand beside it: they were trained for 1,000,000 updates (pen: 500,000), with networks of
-512 x 4, on other data, and evaluated by a longer protocol.
+published figures**, which stand beside it: they were trained for 1,000,000 updates (pen: 500,000), with larger
+networks, on other data, and evaluated by a longer protocol.
 
 ```sh
 guidedflow study init laptop-sweep --policy PEN_EXPERT.npz
@@ -58,15 +58,17 @@ python -m benchmarks.laptop choose runs/laptop-sweep     # Which alpha won; the 
 guidedflow study init laptop --policy PEN_EXPERT.npz
 guidedflow study run laptop.toml
 python -m benchmarks.laptop collect runs docs/results-laptop
-guidedflow report docs/results-laptop/laptop --per-task alpha --out docs/results-laptop/report
+guidedflow report docs/results-laptop/laptop --per-task alpha
 ```
 
-Not all of it has been carried out yet: the tables have what has.
-
+The records here were made by the same jobs, task by task: a task's sweep, then its five algorithms.
+{missing}
 ## Which alpha
 
 One trial of each of three values, on seed 100, which the study does not use: 10,000 updates, 50 episodes. Score of
-the actor, its return in brackets; the best was taken. BC has no such coefficient.
+the actor by alpha, its return in brackets; the best was taken (bold; of equal scores the higher return). So small a
+sweep tells apart what differs by 20 points or more, and where the lowest or highest value won, a better one may lie
+beyond. BC has no such coefficient. GFP's first sweep had 0.1 where 100 is now, and 0% there on both cubes.
 
 | data | GFP | FQL | ReBRAC | IQL |
 |---|---|---|---|---|
@@ -81,7 +83,8 @@ least Wilson's over the episodes. Published: the same task, eight seeds, after t
 {scores}
 ## Probability of improvement
 
-The chance that a run of A beats one of B on a task, over the tasks that both have (bootstrap, 95% interval):
+The chance that a run of A beats one of B on a task, a tie counting half, over the tasks that both have; the 95%
+interval is a bootstrap's, at least Wilson's for so many runs ([results.md](../results.md)):
 
 | suite | A | B | tasks | P(A > B) |
 |---|---|---|---|---|
@@ -89,7 +92,8 @@ The chance that a run of A beats one of B on a task, over the tasks that both ha
 ## Minutes
 
 Of each job, three seeds and their evaluations, on one of the machine's two cores, where two jobs at once and other
-work ran: {hours:.1f} hours of the machine in all, and {sweep_hours:.1f} for the sweep.
+work ran: {hours:.1f} hours in all, and {sweep_hours:.1f} for the jobs of the sweep; half as many where two run side
+by side.
 
 | task | GFP | FQL | ReBRAC | IQL | BC |
 |---|---|---|---|---|---|
@@ -107,7 +111,7 @@ class Choose:
 
     def __call__(self) -> None:
         """Print a row for each."""
-        report({"json": self.json}, [choice(path) for path in find_runs([self.runs])])
+        report({"json": self.json}, [choice(path)._asdict() for path in finished(self.runs)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,20 +126,20 @@ class Collect:
     def __call__(self) -> None:
         """Print how many there are."""
         for study in STUDIES:
-            found = list(finished(self.runs / study))
+            found = finished(self.runs / study)
             for path in found:
                 collect(path, self.runs / study, self.out / study)
             print(f"{study}: {len(found)} finished runs")
 
 
-def finished(study: Path) -> Iterator[Path]:
+def finished(study: Path) -> list[Path]:
     """The folders of a study's finished runs."""
-    return (path for path in find_runs([study]) if RunFolder(path).is_finished()) if study.is_dir() else iter(())
+    return [path for path in find_runs([study]) if RunFolder(path).is_finished()] if study.is_dir() else []
 
 
 def collect(path: Path, study: Path, out: Path) -> None:
     """Copy one run's records, and note the minutes that it took."""
-    place = path.relative_to(study.resolve())
+    place = path.relative_to(study)
     (out / place).mkdir(parents=True, exist_ok=True)
     config = json.loads((path / FILE).read_text(encoding="utf-8"))
     config["data"]["source"] = Path(config["data"]["source"]).name
@@ -143,7 +147,9 @@ def collect(path: Path, study: Path, out: Path) -> None:
     for name in RECORDS:
         shutil.copyfile(path / name, out / place / name)
     attempts = json.loads((study / "jobs" / f"{place}.json").read_text(encoding="utf-8"))["attempts"]
-    minutes = {**minutes_of(out), str(place): round(sum(one["ended"] - one["began"] for one in attempts) / 60, 1)}
+    seen = (study / "jobs" / f"{place}.log").stat().st_mtime  # When one that was killed wrote its last line.
+    seconds = sum((one["ended"] or seen) - one["began"] for one in attempts)
+    minutes = {**minutes_of(out), str(place): round(seconds / 60, 1)}
     (out / MINUTES).write_text(json.dumps(minutes, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
@@ -153,19 +159,28 @@ def minutes_of(study: Path) -> dict[str, float]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def choice(path: Path) -> dict[str, Any]:
-    """What one run of a sweep says: its task's data, its algorithm, the scores by alpha, and the best alpha."""
+class Choice(NamedTuple):
+    """What one run of a sweep says."""
+
+    data: str
+    agent: str
+    scores: str
+    """The actor's by alpha, the best one's bold, and the returns in brackets."""
+    best: float
+    """The alpha that won."""
+
+
+def choice(path: Path) -> Choice:
+    """Which alpha a finished run of a sweep chose."""
     config = RunConfig.read(path)
     rows = [row for row in RunFolder(path).evaluations() if row["step"] == config.steps and row["policy"] == "actor"]
     found = {dict(row["variant"])["alpha"]: row for row in rows}
     best = max(found, key=lambda alpha: (found[alpha]["score"], found[alpha]["mean_return"], -alpha))
-    scores = ", ".join(f"{alpha:g}: {row['score']:.1f} ({row['mean_return']:.0f})" for alpha, row in found.items())
-    return {
-        "data": find_task(str(config.task)).dataset,
-        "agent": config.agent,
-        "alpha: score (return)": scores,
-        "best": best,
-    }
+    scores = []
+    for alpha, row in found.items():
+        text = f"{alpha:g}: {row['score']:.0f} ({row['mean_return']:.0f})"
+        scores.append(f"**{text}**" if alpha == best else text)
+    return Choice(find_task(str(config.task)).dataset, config.agent, ", ".join(scores), best)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,8 +199,9 @@ class Page:
                 scores="".join(line for row in rows for line in score_rows(table, row)),
                 improvements="".join(improvement_rows(table, records)),
                 minutes="".join(minutes_rows(study)),
-                hours=sum(minutes_of(study).values()) / 120,
-                sweep_hours=sum(minutes_of(sweep).values()) / 120,
+                missing=missing(study),
+                hours=sum(minutes_of(study).values()) / 60,
+                sweep_hours=sum(minutes_of(sweep).values()) / 60,
             ),
             end="",
         )
@@ -193,14 +209,18 @@ class Page:
 
 def choice_rows(sweep: Path) -> Iterator[str]:
     """A row for each task: the actor's score by alpha, of each algorithm."""
-    found: dict[str, dict[str, dict[str, Any]]] = {}
-    for path in find_runs([sweep]):
-        one = choice(path)
-        found.setdefault(one["data"], {})[one["agent"]] = one
+    found = {(one.data, one.agent): one.scores for one in map(choice, finished(sweep))}
     for data in CHOSEN:
-        if data in found:
-            cells = [found[data][agent]["alpha: score (return)"] if agent in found[data] else "" for agent in SWEPT]
+        cells = [found.get((data, agent), "") for agent in SWEPT]
+        if any(cells):
             yield f"| {data} | {' | '.join(cells)} |\n"
+
+
+def missing(study: Path) -> str:
+    """Which tasks have not been carried out yet."""
+    there = {find_task(str(RunConfig.read(path).task)).dataset for path in finished(study)}
+    left = [data for data in CHOSEN if data not in there]
+    return f"\nNot carried out yet: {', '.join(left)}.\n" if left else ""
 
 
 def score_rows(table: Table, row: Row) -> Iterator[str]:

@@ -3,7 +3,7 @@ import os
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Compiling takes longer than running what is compiled here. The flags save 40%; constraints.txt's jaxlib knows them.
+# Compiling takes longer than running what is compiled here. constraints.txt's jaxlib knows the flags that shorten it.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
 FAST_TO_COMPILE = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 if FAST_TO_COMPILE not in os.environ.get("XLA_FLAGS", ""):
@@ -84,7 +84,7 @@ def small_pictures():
 
 
 def pytest_collection_finish():
-    """What was imported stays: looking through it again and again takes 7% of the time of tracing and compiling."""
+    """What was imported stays, and need not be looked through again and again."""
     gc.freeze()
 
 

@@ -13,6 +13,7 @@ from conftest import guidedflow, train_until_killed, trained_agents
 from gymnasium.spaces import Box, Dict
 
 import guidedflow as gf
+from guidedflow.suites.gym import environment_task
 
 SMALL = {"agent": "rebrac", "hidden": (12,), "batch_size": 16, "steps": 20, "log_every": 10, "save_every": 10}
 SMALL |= {"eval_every": 20, "eval_episodes": 2, "eval_slots": 2, "progress": False}
@@ -42,6 +43,10 @@ class Line(gymnasium.Env):
 
     def _seen(self):
         return {"place": np.float32([self._place]), "goal": {"at": np.zeros(2, np.float32)}}
+
+
+def on_the_moon():
+    return gymnasium.make("Pendulum-v1", g=1.6)
 
 
 def line_data(path):
@@ -91,7 +96,7 @@ def test_a_gymnasium_id_is_trained_evaluated_resumed_and_extended(tmp_path):
     longer = gf.resume(run.path, extend_to=40, progress=False)
     assert {row["step"] for row in longer.results} == {40}
     assert longer.config.extensions[0].from_steps == 20
-    other = gf.evaluate(run.path, env=functools.partial(gymnasium.make, "Pendulum-v1", g=1.0), seed=0, progress=False)
+    other = gf.evaluate(run.path, env=f"{__name__}:on_the_moon", seed=0, progress=False)
     assert other[0]["mean_return"] != longer.results[0]["mean_return"]
     assert len(gf.RunFolder(run.path).evaluations()) == 6  # Not those of another environment.
 
@@ -108,6 +113,8 @@ def test_a_function_with_dictionaries_and_physical_actions_is_trained_and_given_
         gf.evaluate(run.path, progress=False)
     found = gf.evaluate(run.path, env=functools.partial(Line, "is_success"), progress=False)
     assert [row["success"] for row in found] == [row["success"] for row in run.results]
+    assert len(gf.RunFolder(run.path).evaluations()) == len(run.results)
+    assert environment_task(functools.partial(Line, "is_success")).id == f"{__name__}:Line(...)"
     silent = gf.evaluate(run.path, env=lambda: Line(None), progress=False)
     assert np.isnan(silent[0]["success"])
     policy = gf.load_policy(run.path)

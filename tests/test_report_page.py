@@ -66,11 +66,16 @@ def test_no_legend_is_cut_off_or_drawn_over_anything(figures):
 
 @pytest.mark.slow
 def test_curves_end_at_the_published_figures(figures):
-    figure = figures["curves-ogbench-cube-single-noisy"]
-    (marks,) = ([line for line in axis.lines if line.get_marker() == "D"] for axis in figure.axes)
-    found = published().figure("gfp", NOISY[0].category, [NOISY[0].id], 5)
-    assert marks[0].get_ydata() == pytest.approx([found.mean])
-    assert [len(marks), "diamonds: published" in figure.texts[0].get_text()] == [2, True]  # Of actor and VaBC.
+    def marks(axis):
+        return [line.get_ydata()[0] for line in axis.lines if line.get_marker() == "D"]
+
+    one, several = (figures[f"curves-ogbench-cube-single-{name}"] for name in ("noisy", "play"))
+    for axis, tasks_of_it in ((one.axes[0], NOISY[:1]), (several.axes[0], PLAY[:2]), (several.axes[2], PLAY[1:2])):
+        ids = [task.id for task in tasks_of_it]
+        figure = published().figure("gfp", tasks_of_it[0].category, ids, 5)
+        assert marks(axis)[0] == pytest.approx(figure.mean)
+    assert len(marks(one.axes[0])) == 2  # Of actor and VaBC.
+    assert "diamonds: published" in one.texts[0].get_text()
 
 
 def test_every_picture_is_there_twice_and_the_same_runs_give_the_same_files(report):

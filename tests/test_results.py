@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import os
 import re
 import shutil
 import sys
@@ -17,6 +18,7 @@ from conftest import guidedflow
 import guidedflow as gf
 from benchmarks import laptop, reproduction
 from benchmarks.synthetic import write_run
+from guidedflow.cli import main
 from guidedflow.errors import RunError, SettingsError
 from guidedflow.results import published
 from guidedflow.results.compare import as_terminal as compare_on_a_terminal
@@ -185,13 +187,20 @@ def test_a_setting_that_was_chosen_for_each_task_does_not_split_a_column(tmp_pat
     assert [method.label for method in report.table.methods] == ["gfp actor", "gfp vabc"]
     cell = cell_of(report, "gfp actor")
     assert [one.deviations for one in cell.used] == [(f"other setting: alpha = {n} instead of 10",) for n in (1, 7)]
-    told = f"alpha was chosen for each task: gfp on {CUBES[0].id} 1, gfp on {CUBES[1].id} 7"
-    assert told in (tmp_path / "out" / "table.md").read_text()
-    write_run(tmp_path / "runs" / "again", CUBES[0], alpha=3.0)
-    with pytest.raises(SettingsError, match=r"each seed of gfp actor .* once"):
+    write_run(tmp_path / "runs" / "tuned", CUBES[2])
+    gf.report(tmp_path / "runs", tmp_path / "out", per_task="alpha")
+    each = [f"gfp on {task.id} {alpha}" for task, alpha in zip(CUBES, (1, 7, 10), strict=False)]
+    assert f"alpha was chosen for each task: {', '.join(each)}\n" in (tmp_path / "out" / "table.md").read_text()
+    with pytest.raises(SystemExit) as stop:
+        main(["report", str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--per-task", "alpha"])
+    assert stop.value.code == 0
+    assert f"gfp on {CUBES[1].id} 7" in (tmp_path / "out" / "table.md").read_text()
+    for name in ("eta", "seeds", "guidance"):
+        with pytest.raises(SettingsError, match=rf"per_task: expected .* \(alpha\), found '{name}'"):
+            gf.report(tmp_path / "runs", tmp_path / "out", per_task=[name])
+    write_run(tmp_path / "runs" / "again", CUBES[0], seeds=(9,), alpha=3.0)
+    with pytest.raises(SettingsError, match=r"expected one alpha of gfp actor on .*, found 3 and 1; leave one out"):
         gf.report(tmp_path / "runs", tmp_path / "out", per_task=["alpha"])
-    with pytest.raises(SettingsError, match=r"per task: .* found 'eta'"):
-        gf.report(tmp_path / "runs", tmp_path / "out", per_task=["eta"])
 
 
 def test_the_other_guidance_is_compared_with_its_own_published_figures(tmp_path):
@@ -697,12 +706,39 @@ def test_the_laptops_page_is_what_its_script_writes(capsys):
     assert capsys.readouterr().out == page, "python -m benchmarks.laptop page > docs/results-laptop/README.md"
 
 
+def test_the_laptops_records_are_collected_and_chosen_from(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for study in laptop.STUDIES:
+        shutil.copytree(laptop.RESULTS / study, Path("runs", study))
+        for path in find_runs([Path("runs", study)]):
+            job = Path("runs", study, "jobs", path.relative_to(Path("runs", study)))
+            job.parent.mkdir(parents=True, exist_ok=True)
+            job.with_suffix(".log").touch()
+            os.utime(job.with_suffix(".log"), (1060.0, 1060.0))
+            attempts = [{"began": 1000.0, "ended": None}, {"began": 2000.0, "ended": 2120.0}]  # The first was killed.
+            job.with_suffix(".json").write_text(json.dumps({"attempts": attempts}))
+    unfinished = find_runs([Path("runs", "laptop-sweep")])[0]
+    (unfinished / "summary.json").unlink()
+    laptop.Collect(Path("runs"), Path("out"))()
+    counts = [len(find_runs([Path("out", study)])) for study in laptop.STUDIES]
+    assert [int(count) for count in re.findall(r": (\d+) finished", capsys.readouterr().out)] == counts
+    assert counts[0] == len(find_runs([laptop.RESULTS / "laptop-sweep"])) - 1
+    for path in find_runs([Path("out")]):
+        for file in path.iterdir():
+            assert file.read_text() == (laptop.RESULTS / path.relative_to("out") / file.name).read_text()
+    assert set(laptop.minutes_of(Path("out", "laptop")).values()) == {3.0}
+    laptop.Choose(Path("runs", "laptop-sweep"), json=True)()
+    rows = json.loads(capsys.readouterr().out)["results"]
+    assert len(rows) == counts[0]
+    assert all(row["best"] in SWEPT[row["agent"]] for row in rows)
+
+
 def test_the_laptops_plan_has_what_its_sweep_chose_and_its_records_are_of_that_plan():
     sweep, study = (laptop.RESULTS / name for name in laptop.STUDIES)
     for path in find_runs([sweep]):
         config, chosen = RunConfig.read(path), laptop.choice(path)
         assert config.sweep == {"alpha": SWEPT[config.agent]}
-        assert CHOSEN[chosen["data"]][config.agent] == chosen["best"]
+        assert CHOSEN[chosen.data][config.agent] == chosen.best
     for path in find_runs([study]):
         config = RunConfig.read(path)
         alpha = CHOSEN[find_task(config.task).dataset].get(config.agent)

@@ -371,8 +371,9 @@ def test_a_report_refuses_gaps_or_names_them(tmp_path, cube_data):
     assert made.table.notes[0] == f"1 of 2 jobs are not done: {TASK}/iql (waiting)"
     assert made.table.notes[0] in (tmp_path / "report" / "index.html").read_text()
     assert run_job(iql).code == 0
-    notes = report(plan, tmp_path / "report", latex=tmp_path / "table.tex").table.notes
+    notes = report(plan, tmp_path / "report", latex=tmp_path / "table.tex", per_task="steps").table.notes
     assert not any("not done" in note for note in notes)
+    assert f"steps was chosen for each task: bc on {TASK} 40, iql on {TASK} 40" in notes
     check_latex(tmp_path / "table.tex", columns=3)
 
 

@@ -72,12 +72,13 @@ def read_records(
 
     Args:
         folders: of the runs.
-        per_task: settings that were chosen for each task, and do not tell columns apart.
+        per_task: settings that were chosen for each task, one value each, and do not tell columns apart.
         on_read: called after each.
 
     Raises:
         RunError: nothing is left.
-        SettingsError: two runs have the same seed of a column and task, or no run was given a setting of ``per_task``.
+        SettingsError: two runs have the same seed of a column and task, or two values of a setting of ``per_task`` on a
+            task; or nobody set such a setting by hand.
     """
     notes: list[str] = []
     runs: list[RunRecord] = []
@@ -96,17 +97,14 @@ def read_records(
         on_read()
     if not runs:
         raise RunError(f"runs: expected at least one evaluation of a task or environment, found none; {notes[0]}")
-    given = {name for run in runs for name in run.given}
-    for name in per_task:
-        if name not in given:
-            raise SettingsError(f"per task: expected a setting that was chosen for some run, found {name!r}")
+    _check_per_task(runs, per_task)
     chosen = {
         agent: _chosen([run for run in runs if run.agent == agent]) - set(per_task)
         for agent in {run.agent for run in runs}
     }
     scored, shared = _without_shared([one for run in runs for one in _score(run, chosen[run.agent])])
     _check_seeds(scored)
-    return Records(tuple(scored), shared, (*notes, *_versions(runs), *_per_task(runs, per_task)))
+    return Records(tuple(scored), shared, (*notes, *_versions(runs), *_per_task(scored, per_task)))
 
 
 def figure_of(scored: Sequence[Scored]) -> Figure:
@@ -143,6 +141,16 @@ def _chosen(runs: Sequence[RunRecord]) -> set[str]:
     given = {name for run in runs for name in run.given} - set(NOT_COMPARED)
     varied = {name for name in given if len({str(run.settings.get(name)) for run in runs}) > 1}
     return {name for run in runs for name in run.given & (set(run.changed) if run.version else varied)}
+
+
+def _check_per_task(runs: Sequence[RunRecord], names: Sequence[str]) -> None:
+    """Raise SettingsError unless each is a setting that somebody chose, and that makes no other algorithm of it."""
+    versions = {name for run in runs if run.version for name in run.version.choices}
+    there = {name for run in runs for name in run.given} - set(NOT_COMPARED) - versions
+    for name in names:
+        if name not in there:
+            listed = ", ".join(sorted(there)) or "these runs have none"
+            raise SettingsError(f"per_task: expected a setting that was set by hand ({listed}), found {name!r}")
 
 
 def _score(run: RunRecord, chosen: set[str]) -> list[Scored]:
@@ -207,13 +215,22 @@ def _check_seeds(scored: Sequence[Scored]) -> None:
         seen[key] = one.run.path
 
 
-def _per_task(runs: Sequence[RunRecord], names: Sequence[str]) -> list[str]:
-    """Which value each algorithm had on which task."""
+def _per_task(scored: Sequence[Scored], names: Sequence[str]) -> list[str]:
+    """Which value each column has on which task."""
     notes = []
     for name in names:
-        found = {(run.agent, run.subject.id): brief(name, run.settings[name]) for run in runs if name in run.given}
-        listed = ", ".join(f"{agent} on {task} {value}" for (agent, task), value in found.items())
-        notes.append(f"{name} was chosen for each task: {listed}")
+        found: dict[tuple[Method, str], tuple[str, Path]] = {}
+        for one in scored:
+            if name in one.run.settings and name not in dict(one.variant):
+                value = brief(name, one.run.settings[name])
+                known, where = found.setdefault((one.method, one.run.subject.id), (value, one.run.path))
+                if known != value:
+                    what = f"{name} of {one.method.label} on {one.run.subject.id}"
+                    raise SettingsError(
+                        f"{where} and {one.run.path}: expected one {what}, found {known} and {value}; leave one out"
+                    )
+        each = dict.fromkeys(f"{method.agent} on {task} {value}" for (method, task), (value, _) in found.items())
+        notes.append(f"{name} was chosen for each task: {', '.join(each)}")
     return notes
 
 

@@ -4,7 +4,7 @@ import functools
 import io
 import math
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -193,13 +193,13 @@ def _curves(row: Row, scored: Sequence[Scored], looks: Mapping[Method, _Look], s
     by_success = scored[0].run.subject.by_success
     sheet = _sheet(len(titled), share=by_success, between=(0.25 if by_success else 0.5, 0.6))
     entries: dict[str, Any] = {}
-    marks = []
+    is_marked = False
     for axis, (title, mine) in zip(sheet.panels, titled.items(), strict=True):
         place, size = (title, 1) if title in by_task else (row.name, row.size)
         for method in [method for method in looks if any(one.method == method for one in mine)]:
             drawn = [one for one in mine if one.method == method]
             entries[method.label] = _curve(axis, drawn, looks[method])
-            marks += _published(axis, method, place, {one.run.subject.id: None for one in drawn}, size, looks[method])
+            is_marked |= _mark_published(axis, method, place, size, drawn, looks[method].colour)
         axis.set_title("\n".join(textwrap.wrap(title, 42)), fontsize=7)
         axis.xaxis.set_major_formatter(_steps)
         if by_success:
@@ -209,17 +209,19 @@ def _curves(row: Row, scored: Sequence[Scored], looks: Mapping[Method, _Look], s
     for axis in sheet.panels[-sheet.grid[1] :]:
         axis.set_xlabel("gradient steps")
     explained = "Lines: means over seeds; bands: 95% intervals"
-    explained += "; diamonds: published, after all its steps" if marks else ""
+    explained += "; diamonds: published, after all its steps" if is_marked else ""
     return _finish(sheet, entries, f"{row.name}. {explained}. {shared}".strip())
 
 
-def _published(axis: Any, method: Method, place: str, tasks: Iterable[str], size: int, look: _Look) -> list[Any]:
-    """A mark at the published figure of these tasks, if there is one."""
-    figure = published().figure(method.published, place, tuple(tasks), size) if method.published else None
+def _mark_published(axis: Any, method: Method, place: str, size: int, scored: Sequence[Scored], colour: str) -> bool:
+    """A mark at the published figure of the tasks of these scores; whether there is one."""
+    tasks = tuple(dict.fromkeys(one.run.subject.id for one in scored))
+    figure = published().figure(method.published, place, tasks, size) if method.published else None
     if figure is None:
-        return []
-    style = {"color": look.colour, "marker": "D", "markersize": 4, "clip_on": False}
-    return axis.plot([1.0], [figure.mean], transform=axis.get_yaxis_transform(), **style)
+        return False
+    style = {"color": colour, "marker": "D", "markersize": 4, "clip_on": False}
+    axis.plot([1.0], [figure.mean], transform=axis.get_yaxis_transform(), **style)
+    return True
 
 
 def _curve(axis: Any, scored: Sequence[Scored], look: _Look) -> Any:

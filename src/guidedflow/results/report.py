@@ -34,7 +34,7 @@ def report(
     runs: Sequence[Path | str] | Path | str,
     out: Path | str = "report",
     *,
-    per_task: Sequence[str] = (),
+    per_task: Sequence[str] | str = (),
     notes: Sequence[str] = (),
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
@@ -50,8 +50,8 @@ def report(
 
     Raises:
         RunError: no run there, none that was evaluated, or the folder cannot be written.
-        SettingsError: two runs have the same seed of one column, no run was given a setting of ``per_task``, or
-            ``out`` holds something else than a report.
+        SettingsError: two runs have the same seed of one column, or two values of a setting of ``per_task`` on one
+            task; ``per_task`` names what nobody set by hand; or ``out`` holds something else than a report.
     """
     folder = Path(out)
     _check_out(folder)
@@ -63,7 +63,8 @@ def report(
         done += 1
         on_progress(done, total)
 
-    records = read_records(folders, per_task, on_read=lambda: step(len(folders)))
+    names = [per_task] if isinstance(per_task, str) else per_task
+    records = read_records(folders, names, on_read=lambda: step(len(folders)))
     records = records._replace(notes=(*notes, *records.notes))
     table = build_table(records)
     statistics = aggregate.summarize(table, records)

@@ -21,7 +21,7 @@ def report(
     out: Path | str = "report",
     *,
     is_partial: bool = False,
-    per_task: Sequence[str] = (),
+    per_task: Sequence[str] | str = (),
     latex: Path | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:

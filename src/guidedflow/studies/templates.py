@@ -12,16 +12,17 @@ Template = Literal["laptop", "laptop-sweep", "published"]
 AGENTS = ("gfp", "fql", "rebrac", "iql", "bc")
 """Of the laptop's plan; the published one has IFQL as well."""
 ADROIT = "pen-expert-v1"
-SWEPT = {"gfp": (0.1, 1, 10), "fql": (30, 300, 3000), "rebrac": (0.01, 0.1, 1), "iql": (0.1, 1, 10)}
-"""Values of alpha that are tried on every task, around those that the papers' authors chose for theirs."""
+SWEPT = {"gfp": (1, 10, 100), "fql": (30, 300, 3000), "rebrac": (0.01, 0.1, 1), "iql": (0.1, 1, 10)}
+"""Values of alpha that are tried on every task: three each, ten times apart, about what the papers' authors chose."""
 CHOSEN: dict[str, dict[str, float]] = {
     "cube-single-noisy": {"gfp": 10, "fql": 30, "rebrac": 0.1, "iql": 1},
-    "cube-single-play": {},
+    "cube-single-play": {"fql": 300},
     "scene-play": {},
     "puzzle-3x3-play": {},
     ADROIT: {},
 }
-"""By data: the value that was best there on a seed of its own (docs/results-laptop); else the authors' values stand."""
+"""By data: the value that was best there on a seed of its own (docs/results-laptop). Where none was sought yet, the
+papers' stand, or the algorithm's own where a paper has none."""
 
 LAPTOP = """\
 # {what} `guidedflow study run {name}`
@@ -102,7 +103,7 @@ def _laptop(template: Template, path: Path, policy: Path | None) -> str:
         recipes[ADROIT] = f"policy = {_quoted([str(policy.absolute())])}"
     is_sweep = template == "laptop-sweep"
     head = LAPTOP.format(
-        what="Which alpha suits which task, on a seed of its own:" if is_sweep else "Five algorithms, equal updates:",
+        what="Which alpha suits which task, on a seed of its own." if is_sweep else "Five algorithms, equal updates.",
         name=path,
         template=template,
         maker=", pen from its expert's weights" if policy else "",

@@ -235,10 +235,9 @@ def _numbers(values: tuple[float, ...]) -> str:
 
 
 def _name(env: Maker) -> str:
-    inner = env
-    while isinstance(inner, functools.partial):
-        inner = inner.func
-    return f"{getattr(inner, '__module__', '?')}:{getattr(inner, '__qualname__', type(inner).__name__)}"
+    if isinstance(env, functools.partial):
+        return f"{_name(env.func)}(...)"  # Without them it would be the name of another environment.
+    return f"{getattr(env, '__module__', '?')}:{getattr(env, '__qualname__', type(env).__name__)}"
 
 
 def _packed(env: "str | Maker") -> bytes:

@@ -206,8 +206,8 @@ def evaluate(
         workers: processes that run the environments; None: one a core.
         onnx: whether the policies act through the ONNX graphs that ``export`` writes, in the same episodes and with
             the same noise; not recorded.
-        record: whether evaluations.csv gets the rows; those of an environment other than the run's are never written
-            there, nor of one that is given as a function.
+        record: whether evaluations.csv gets the rows; never those of an ``env``, unless it is given as the text that
+            the run was trained with.
         progress: whether a bar is shown.
 
     Returns:

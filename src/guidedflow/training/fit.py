@@ -10,7 +10,7 @@ from guidedflow.agents import Agent, find_agent
 from guidedflow.data.dataset import Dataset, check_needs
 from guidedflow.nn.products import Precision, computed_in
 from guidedflow.settings import build
-from guidedflow.training.members import alone, init_agents, member_keys, select
+from guidedflow.training.members import init_agents, member_keys, select, stack_of_one
 from guidedflow.training.metrics import check_finite
 from guidedflow.training.settings import Member, TrainSettings, check_decay
 from guidedflow.training.sources import MOST_STEPS, DeviceSource
@@ -77,7 +77,7 @@ def fit(
     # The schedule counts from step 0.
     settings = replace(settings, steps=first + steps, learning_rate_decay=learning_rate_decay * steps / (first + steps))
     member = Member((), seed, agent.config)
-    agents = alone(agent)
+    agents = stack_of_one(agent)
     keys = member_keys([member], "train")
     pieces: list[dict[str, np.ndarray]] = []
     try:

@@ -91,14 +91,14 @@ def select(stacked: _T, index: int) -> _T:
     return one if len(devices) == 1 else jax.device_put(one, devices[0])
 
 
-# As programs, for leaf by leaf JAX compiles one for every shape.
+# Compiled as a whole: applied leaf by leaf, JAX would compile a program for each shape.
 @jax.jit
 def _taken(stacked: _T, index: int) -> _T:
     return jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, index, keepdims=False), stacked)
 
 
 @jax.jit
-def alone(agent: _T) -> _T:
+def stack_of_one(agent: _T) -> _T:
     """A stack of one member, in memory of its own."""
     return jax.tree.map(lambda leaf: jnp.array(leaf)[None], agent)
 

@@ -210,7 +210,7 @@ def now() -> str:
 def new_folder(config: RunConfig) -> Path:
     """A name that no other start gets, not even one of the same second on another machine."""
     own = Path(config.data.source).stem if config.data.source != IN_MEMORY else "own-data"
-    name = (config.task or config.env or own).replace("/", "-").replace(":", "-")
+    name = (config.task or config.env or own).replace("/", "-").replace(":", "-").removesuffix("(...)")
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     agent = config.agent.rpartition(":")[2]
     return Path("runs") / name / f"{agent}-{config.preset}-{stamp}-{secrets.token_hex(2)}"
