@@ -7,7 +7,7 @@
     python -m benchmarks.laptop page > docs/results-laptop/README.md
 
 ``choose``: of the actor's scores at the last step the best wins; of equal ones the higher return (fewer steps to a
-success), then the lower alpha.
+success), then the middle alpha.
 
 ``collect`` copies what is small of every finished run: config.json without the folder in which its data lay,
 evaluations.csv, summary.json, and how long the study worked at it.
@@ -66,7 +66,7 @@ The records here were made by the same jobs, task by task: a task's sweep, then 
 ## Which alpha
 
 One trial of each of three values, on seed 100, which the study does not use: 10,000 updates, 50 episodes. Score of
-the actor by alpha, its return in brackets; the best was taken (bold; of equal scores the higher return). So small a
+the actor by alpha, its return in brackets; the best was taken (bold; of equal scores the higher return, then the middle alpha). So small a
 sweep tells apart what differs by 20 points or more, and where the lowest or highest value won, a better one may lie
 beyond. BC has no such coefficient. GFP's first sweep had 0.1 where 100 is now, and 0% there on both cubes.
 
@@ -175,7 +175,8 @@ def choice(path: Path) -> Choice:
     config = RunConfig.read(path)
     rows = [row for row in RunFolder(path).evaluations() if row["step"] == config.steps and row["policy"] == "actor"]
     found = {dict(row["variant"])["alpha"]: row for row in rows}
-    best = max(found, key=lambda alpha: (found[alpha]["score"], found[alpha]["mean_return"], -alpha))
+    middle = sorted(found)[len(found) // 2]
+    best = max(found, key=lambda alpha: (found[alpha]["score"], found[alpha]["mean_return"], alpha == middle))
     scores = []
     for alpha, row in found.items():
         text = f"{alpha:g}: {row['score']:.0f} ({row['mean_return']:.0f})"

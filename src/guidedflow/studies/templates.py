@@ -16,7 +16,7 @@ SWEPT = {"gfp": (1, 10, 100), "fql": (30, 300, 3000), "rebrac": (0.01, 0.1, 1), 
 """Values of alpha that are tried on every task: three each, ten times apart, about what the papers' authors chose."""
 CHOSEN: dict[str, dict[str, float]] = {
     "cube-single-noisy": {"gfp": 10, "fql": 30, "rebrac": 0.1, "iql": 1},
-    "cube-single-play": {"fql": 300},
+    "cube-single-play": {"gfp": 10, "fql": 300, "rebrac": 0.1, "iql": 0.1},
     "scene-play": {},
     "puzzle-3x3-play": {},
     ADROIT: {},
