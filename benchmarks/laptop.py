@@ -66,9 +66,10 @@ The records here were made by the same jobs, task by task: a task's sweep, then 
 ## Which alpha
 
 One trial of each of three values, on seed 100, which the study does not use: 10,000 updates, 50 episodes. Score of
-the actor by alpha, its return in brackets; the best was taken (bold; of equal scores the higher return, then the middle alpha). So small a
-sweep tells apart what differs by 20 points or more, and where the lowest or highest value won, a better one may lie
-beyond. BC has no such coefficient. GFP's first sweep had 0.1 where 100 is now, and 0% there on both cubes.
+the actor by alpha, its return in brackets; the best was taken (bold; of equal scores the higher return, then the
+middle alpha). So small a sweep tells apart what differs by 20 points or more, and where the lowest or highest value
+won, a better one may lie beyond. BC has no such coefficient. GFP's first sweep had 0.1 where 100 is now, and 0% there
+on both cubes.
 
 | data | GFP | FQL | ReBRAC | IQL |
 |---|---|---|---|---|
