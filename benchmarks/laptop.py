@@ -58,8 +58,11 @@ python -m benchmarks.laptop choose runs/laptop-sweep     # Which alpha won; the 
 guidedflow study init laptop --policy PEN_EXPERT.npz
 guidedflow study run laptop.toml
 python -m benchmarks.laptop collect runs docs/results-laptop
-guidedflow report docs/results-laptop/laptop --per-task alpha
+guidedflow report docs/results-laptop/laptop --per-task alpha --out docs/results-laptop/report
 ```
+
+The last command's [table](report/table.md), [statistics](report/statistics.md) and [curves](report/plots) are here,
+too; its page, which is a file of 5 MB, is not.
 
 The records here were made by the same jobs, task by task: a task's sweep, then its five algorithms.
 {missing}
@@ -93,8 +96,8 @@ interval is a bootstrap's, at least Wilson's for so many runs ([results.md](../r
 ## Minutes
 
 Of each job, three seeds and their evaluations, on one of the machine's two cores, where two jobs at once and other
-work ran: {hours:.1f} hours in all, and {sweep_hours:.1f} for the jobs of the sweep; half as many where two run side
-by side.
+work ran: {hours:.1f} hours in all, and {sweep_hours:.1f} for the jobs of the sweep; half as many where two run side by
+side.
 
 | task | GFP | FQL | ReBRAC | IQL | BC |
 |---|---|---|---|---|---|
@@ -192,13 +195,11 @@ class Page:
     def __call__(self) -> None:
         """Print it."""
         sweep, study = (RESULTS / name for name in STUDIES)
-        records = read_records(map(RunFolder, find_runs([study])), per_task=["alpha"])
-        table = build_table(records)
-        rows = [row for row in table.rows if row.kind == "task"]
+        table, records = study_table()
         print(
             PAGE.format(
                 chosen="".join(choice_rows(sweep)),
-                scores="".join(line for row in rows for line in score_rows(table, row)),
+                scores="".join(line for row in table.of_kind("task") for line in score_rows(table, row)),
                 improvements="".join(improvement_rows(table, records)),
                 minutes="".join(minutes_rows(study)),
                 missing=missing(study),
@@ -207,6 +208,12 @@ class Page:
             ),
             end="",
         )
+
+
+def study_table() -> tuple[Table, Records]:
+    """The study's scores beside the published ones."""
+    records = read_records(map(RunFolder, find_runs([RESULTS / STUDIES[1]])), per_task=["alpha"])
+    return build_table(records), records
 
 
 def choice_rows(sweep: Path) -> Iterator[str]:

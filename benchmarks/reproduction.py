@@ -8,6 +8,7 @@ Rates and results are those of docs/benchmarks.md, steps and seeds those of the 
 import re
 from pathlib import Path
 
+from benchmarks import laptop
 from guidedflow.agents import AGENTS
 from guidedflow.results import published
 from guidedflow.suites import Task, tasks
@@ -16,17 +17,6 @@ from guidedflow.training.settings import resolve
 
 BENCHMARKS = (Path(__file__).parents[1] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
 RATE_ROWS = {"gfp": "GFP", "fql": "FQL", "rebrac": "ReBRAC", "iql": "IQL"}
-# Where docs/benchmarks.md has the quick runs of a data family.
-QUICK_TABLES = {"cube-single-noisy": "## All algorithms", "cube-single-play": "### The same on cube-single-play"}
-QUICK_ROWS = (
-    ("gfp", "GFP", "actor"),
-    ("gfp-vabc", "", "VaBC"),
-    ("fql", "FQL", "actor"),
-    ("rebrac", "ReBRAC", "actor"),
-    ("iql", "IQL", "actor"),
-    ("bc", "BC", "flow"),
-)
-
 HEAD = """\
 # Reproducing the published table
 
@@ -65,13 +55,16 @@ The five pixel tasks (`visual-manipulation`) train and are evaluated here, but n
 None of the 27 categories, by any agent: nothing has been trained with the published settings on the published data.
 What was run is far smaller and may not be compared with the published figures; `guidedflow report` says so of it.
 
-Preset `quick`: 25,000 steps (cube-single-play: 15,000) instead of 1,000,000, networks of 256 x 3, 100 episodes of data
-generated here instead of 1000 published ones, 50 episodes an evaluation, one evaluation instead of the mean of three, 3
-seeds instead of 8 (details in [benchmarks.md](benchmarks.md)), the first of each family's five tasks:
+**The laptop's study** ([results-laptop](results-laptop/README.md)): preset `quick`, 20,000 steps instead of 1,000,000
+(pen: 500,000), networks of 256 x 3, 300 episodes of data made here instead of 1000 published ones, 50 episodes an
+evaluation, one evaluation instead of the mean of three, 3 seeds instead of 8, the first of a family's five tasks, and
+an alpha of each algorithm that a small sweep chose. Mean and 95% interval over the seeds, beside the published figure
+of the same task:
 
-| data | agent | here, success | published, 8 seeds |
+| category | policy | here | published |
 |---|---|---|---|
-{quick}
+{laptop}
+{curves}
 **door-human-v1**, preset `quick`: 25,000 steps instead of 500,000, one seed: score 0.0 for the actor and for VaBC
 (published: {door:.2f} and {door_vabc:.1f}). pen-expert-v1, likewise, on 300 episodes made here: 79.7 and 84.8
 (published: {pen:.1f} and {pen_vabc:.1f}).
@@ -144,18 +137,29 @@ def rows() -> list[str]:
     return found
 
 
-def quick_rows() -> str:
-    """What docs/benchmarks.md says of the quick preset, beside the published scores of those tasks."""
+def laptop_rows() -> str:
+    """What the laptop's study found, beside the published scores of those tasks."""
+    table, _ = laptop.study_table()
     text = ""
-    for family, heading in QUICK_TABLES.items():
-        table = BENCHMARKS.partition(heading)[2]
-        for method, name, policy in QUICK_ROWS:
-            row = re.search(rf"^\| {name} ?\| {policy} \|.*\| ([\d.]+)%[^|]*\|$", table, re.M)
-            if row is None:
-                raise SystemExit(f"docs/benchmarks.md: {heading}: expected {name or 'GFP'} {policy}, found no such row")
-            figure = published().figure(method, f"ogbench/{family}", [f"{family}-singletask-task1-v0"], 5)
-            text += f"| {family} | {method} | {row[1]}% | {f'{figure.mean:.1f}%' if figure else '-'} |\n"
+    for row in table.of_kind("task"):
+        for method in table.methods:
+            cell = table.cells.get((row.name, method))
+            if cell is not None and (method.agent, method.policy) in laptop.HEADLINE:
+                low, high = cell.figure.interval
+                figure = f"{cell.published.mean:.1f}" if cell.published else "-"
+                where = f"| {row.category} | {method.agent} {method.policy} |"
+                text += f"{where} {cell.figure.mean:.1f} [{low:.1f}, {high:.1f}] | {figure} |\n"
     return text
+
+
+def laptop_curves() -> str:
+    """Its learning curves, a picture a category."""
+    categories = [row.name for row in laptop.study_table()[0].of_kind("category")]
+    return "".join(
+        f"![learning curves on {name}, and the published figures](results-laptop/report/plots/"
+        f"curves-{name.replace('/', '-')}.png)\n"
+        for name in categories
+    )
 
 
 def main() -> None:
@@ -171,7 +175,7 @@ def main() -> None:
         for task, name in (("door", "door-human-v1"), ("pen", "pen-expert-v1"))
         for suffix, method in (("", "gfp"), ("_vabc", "gfp-vabc"))
     }
-    print(DONE.format(quick=quick_rows(), **means), end="")
+    print(DONE.format(laptop=laptop_rows(), curves=laptop_curves(), **means), end="")
 
 
 if __name__ == "__main__":
