@@ -8,6 +8,8 @@ os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
 FAST_TO_COMPILE = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 if FAST_TO_COMPILE not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FAST_TO_COMPILE}"
+# Networks as small as these take more processor time on several threads than on one.
+os.environ["NPROC"] = "1"
 # Many tests, and the processes that they start, compile the same small programs.
 if "PYTEST_XDIST_WORKER" not in os.environ:  # A worker inherits its parent's.
     _cache = tempfile.TemporaryDirectory(prefix="guidedflow-tests-jax-", ignore_cleanup_errors=True)

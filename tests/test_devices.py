@@ -29,12 +29,11 @@ from guidedflow.training.online import OnlineSource
 from guidedflow.training.settings import Member, TrainSettings
 
 COMMON = {"hidden": (8,), "batch_size": 16, "log_every": 10, "save_every": 10, "steps": 20}
-GFP = {**COMMON, "agent": "gfp", "flow_steps": 2}
 RUNS = {
-    "gfp": {**GFP, "seeds": (0, 1, 2, 3)},
+    "gfp": {**COMMON, "agent": "gfp", "flow_steps": 2, "seeds": (0, 1, 2, 3)},
     "rebrac": {**COMMON, "agent": "rebrac", "seeds": (0, 1, 2, 3)},
     "six": {**COMMON, "agent": "bc", "flow_steps": 2, "seeds": range(6)},
-    "sweep": {**GFP, "seeds": (0, 1), "sweep": {"alpha": (0.3, 3.0)}},
+    "sweep": {**COMMON, "agent": "rebrac", "seeds": (0, 1), "sweep": {"alpha": (0.3, 3.0)}},
     "stream": {**COMMON, "agent": "bc", "flow_steps": 2, "seeds": (0, 1, 2, 3)},
 }
 
@@ -157,11 +156,12 @@ def start(devices: int, call: str, path: Path) -> None:
     """Call a function of this module in a process that sees so many devices."""
     # The older emitters divide even small sums among the threads, of which there is one a device.
     flags = f"--xla_cpu_use_fusion_emitters=true --xla_force_host_platform_device_count={devices}"
+    environment = {name: value for name, value in os.environ.items() if name != "NPROC"}
     code = f"import sys, pathlib, test_devices; test_devices.{call}(pathlib.Path(sys.argv[1]))"
     done = subprocess.run(
         [sys.executable, "-c", code, str(path)],
         cwd=Path(__file__).parent,
-        env={**os.environ, "XLA_FLAGS": flags},
+        env={**environment, "XLA_FLAGS": flags},
         capture_output=True,
         text=True,
         timeout=300,

@@ -1,11 +1,12 @@
 """Variants of the settings train as one batch, and each learns what it would alone."""
 
 import json
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from conftest import TASK, guidedflow, trained_agents
+from conftest import guidedflow, trained_agents
 
 import guidedflow as gf
 from guidedflow.errors import GuidedflowError
@@ -49,9 +50,24 @@ def test_every_variant_learns_what_it_learns_alone(own_dataset, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_swept_run_is_continued_evaluated_and_ranked(cube_data, tmp_path):
-    command = ["train", TASK, "--agent", "rebrac", "--sweep", "alpha=1,10", "alpha_critic=0,0.1", "--preset", "quick"]
-    command += ["--data-dir", cube_data, "--run-dir", tmp_path / "run", "--hidden", "12", "--batch-size", "16"]
+def test_a_swept_run_is_continued_evaluated_and_ranked(walking, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    env = walking["env"]
+    command = [
+        "train",
+        "--env",
+        env,
+        "--dataset",
+        walking["dataset"],
+        "--agent",
+        "rebrac",
+        "--sweep",
+        "alpha=1,10",
+        "alpha_critic=0,0.1",
+        "--preset",
+        "quick",
+    ]
+    command += ["--run-dir", tmp_path / "run", "--hidden", "12", "--batch-size", "16"]
     command += ["--steps", "40", "--log-every", "20", "--save-every", "40"]
     command += ["--eval-every", "40", "--eval-episodes", "2"]
     done = guidedflow(*command)
@@ -63,10 +79,10 @@ def test_a_swept_run_is_continued_evaluated_and_ranked(cube_data, tmp_path):
     scores = [row["score"] for row in summary["over_seeds"]]
     assert scores == sorted(scores, reverse=True)
     assert "variant" in done.stdout
-    assert guidedflow("train", "--resume", tmp_path / "run").returncode == 0
-    again = [{**row, "source": "training"} for row in gf.evaluate(tmp_path / "run")]
+    assert guidedflow("train", "--resume", tmp_path / "run", "--env", env).returncode == 0
+    again = [{**row, "source": "training"} for row in gf.evaluate(tmp_path / "run", env=env)]
     assert plain_rows(again) == json.loads((tmp_path / "run" / "summary.json").read_text())["results"]
-    one = gf.evaluate(tmp_path / "run", variant={"alpha": 10, "alpha_critic": 0.1}, env_seed=5)
+    one = gf.evaluate(tmp_path / "run", env=env, variant={"alpha": 10, "alpha_critic": 0.1}, env_seed=5)
     assert [row["variant"] for row in one] == [(("alpha", 10.0), ("alpha_critic", 0.1))]
     assert RunFolder(tmp_path / "run").evaluations()[-1] == one[0]
     assert (one[0]["env_seed"], one[0]["source"]) == (5, "evaluate")
