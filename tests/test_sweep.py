@@ -53,22 +53,9 @@ def test_every_variant_learns_what_it_learns_alone(own_dataset, tmp_path):
 def test_a_swept_run_is_continued_evaluated_and_ranked(walking, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
     env = walking["env"]
-    command = [
-        "train",
-        "--env",
-        env,
-        "--dataset",
-        walking["dataset"],
-        "--agent",
-        "rebrac",
-        "--sweep",
-        "alpha=1,10",
-        "alpha_critic=0,0.1",
-        "--preset",
-        "quick",
-    ]
-    command += ["--run-dir", tmp_path / "run", "--hidden", "12", "--batch-size", "16"]
-    command += ["--steps", "40", "--log-every", "20", "--save-every", "40"]
+    command = ["train", "--env", env, "--dataset", walking["dataset"], "--agent", "rebrac", "--preset", "quick"]
+    command += ["--sweep", "alpha=1,10", "alpha_critic=0,0.1", "--run-dir", tmp_path / "run", "--hidden", "12"]
+    command += ["--batch-size", "16", "--steps", "40", "--log-every", "20", "--save-every", "40"]
     command += ["--eval-every", "40", "--eval-episodes", "2"]
     done = guidedflow(*command)
     assert done.returncode == 0, done.stderr
