@@ -17,7 +17,7 @@ SWEPT = {"gfp": (1, 10, 100), "fql": (30, 300, 3000), "rebrac": (0.01, 0.1, 1), 
 CHOSEN: dict[str, dict[str, float]] = {
     "cube-single-noisy": {"gfp": 10, "fql": 30, "rebrac": 0.1, "iql": 1},
     "cube-single-play": {"gfp": 10, "fql": 300, "rebrac": 0.1, "iql": 0.1},
-    "scene-play": {},
+    "scene-play": {"gfp": 10, "fql": 300},
     "puzzle-3x3-play": {},
     ADROIT: {},
 }
