@@ -71,8 +71,8 @@ The records here were made by the same jobs, task by task: a task's sweep, then 
 One trial of each of three values, on seed 100, which the study does not use: 10,000 updates, 50 episodes. Score of
 the actor by alpha, its return in brackets; the best was taken (bold; of equal scores the higher return, then the
 middle alpha). So small a sweep tells apart what differs by 20 points or more, and where the lowest or highest value
-won, a better one may lie beyond. BC has no such coefficient. GFP's first sweep had 0.1 where 100 is now, and 0% there
-on both cubes.
+won, a better one may lie beyond. BC has no such coefficient. GFP's first sweep (`--seeds 100 --steps
+10000 --sweep alpha=0.1,1,10`) had 0.1 where 100 is now, and 0% there on both cubes.
 
 | data | GFP | FQL | ReBRAC | IQL |
 |---|---|---|---|---|
@@ -109,7 +109,7 @@ class Choose:
     """Which alpha a sweep chose for each task and algorithm."""
 
     runs: Annotated[Positional[Path], "FOLDER"]
-    """Folder of the sweep's runs; config.json and evaluations.csv are enough."""
+    """Folder of the sweep's runs, or of their records; what is not finished is left out."""
     json: bool = False
     """Print JSON instead of a table."""
 

@@ -29,11 +29,12 @@ from guidedflow.training.online import OnlineSource
 from guidedflow.training.settings import Member, TrainSettings
 
 COMMON = {"hidden": (8,), "batch_size": 16, "log_every": 10, "save_every": 10, "steps": 20}
+GFP = {**COMMON, "agent": "gfp", "flow_steps": 2}
 RUNS = {
-    "gfp": {**COMMON, "agent": "gfp", "flow_steps": 2, "seeds": (0, 1, 2, 3)},
+    "gfp": {**GFP, "seeds": (0, 1, 2, 3)},
     "rebrac": {**COMMON, "agent": "rebrac", "seeds": (0, 1, 2, 3)},
     "six": {**COMMON, "agent": "bc", "flow_steps": 2, "seeds": range(6)},
-    "sweep": {**COMMON, "agent": "rebrac", "seeds": (0, 1), "sweep": {"alpha": (0.3, 3.0)}},
+    "sweep": {**GFP, "seeds": (0, 1), "sweep": {"alpha": (0.3, 3.0)}},
     "stream": {**COMMON, "agent": "bc", "flow_steps": 2, "seeds": (0, 1, 2, 3)},
 }
 
