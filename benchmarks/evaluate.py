@@ -7,6 +7,7 @@ The policy of a freshly initialised agent, which acts for as long as an episode 
 its episodes early. Starting the environments and compiling the policy are counted apart: one episode a slot comes first
 and is not measured. ``policy_share`` is the share of wall time that the policy's calls take, from observations on the
 host to actions on the host. ``environments_seconds`` is the floor: the last evaluation again, its actions replayed.
+``environments_megabytes`` is the memory of the processes that hold the environments.
 """
 
 import dataclasses
@@ -17,6 +18,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import psutil
 
 import guidedflow
 from benchmarks.common import TASK, elapsed, parse, report, run, spread
@@ -114,7 +116,9 @@ def measure(policy: guidedflow.Policy, task: Task, arguments: Arguments) -> dict
     began = time.perf_counter()
     options: dict[str, Any] = {"gl_backend": task.gl_backend(), "spec": spec}
     with VectorEnv(make_env, slots=slots, workers=workers, **options) as env:
+        env.wait_until_ready()
         started = time.perf_counter() - began
+        memory = sum(worker.memory_info().rss for worker in psutil.Process().children())
         run_episodes(act, env, spec, episodes=slots, seed=0)
         compiled = max(act.calls)
         seconds, steps, shares = [], [], []
@@ -135,6 +139,7 @@ def measure(policy: guidedflow.Policy, task: Task, arguments: Arguments) -> dict
         "policy_share": spread(shares),
         "environments_seconds": alone,
         "start_seconds": started,
+        "environments_megabytes": memory / 1e6,
         "compile_seconds": compiled,
     }
 

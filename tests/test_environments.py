@@ -128,17 +128,36 @@ def assert_same_episodes(pair, steps: int) -> set[float]:
     return rewards
 
 
+@pytest.fixture(params=["drawn", "undrawn"])
+def undrawn(request, monkeypatch) -> bool:
+    """Whether environments of ours are made as workers make them that draw nothing."""
+    monkeypatch.setenv("MUJOCO_GL", "egl" if request.param == "drawn" else "disabled")
+    return request.param == "undrawn"
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("undrawn", ["undrawn"], indirect=True)
 @pytest.mark.parametrize("world", ["cube-single", "cube-double", "cube-triple", "scene", "puzzle-3x3", "puzzle-4x4"])
-def test_the_quick_manipulation_environments_do_what_ogbenchs_do_to_the_last_bit(world):
+def test_the_quick_manipulation_environments_do_what_ogbenchs_do_to_the_last_bit(world, undrawn):
     pair = [make(f"{world}-singletask-task1-v0", max_episode_steps=250) for make in (environments.make, ogbenchs_own)]
     rewards = assert_same_episodes(pair, 2000)
     assert len(rewards) > 1
 
 
+def test_the_arms_looks_are_left_out_where_nothing_can_be_drawn(undrawn):
+    own, ogbench = (
+        make("cube-single-singletask-task1-v0").unwrapped._model for make in (environments.make, ogbenchs_own)
+    )
+    assert (own.nmesh < ogbench.nmesh) == undrawn
+    assert (own.body_mass == ogbench.body_mass).all()
+    assert (own.body_inertia == ogbench.body_inertia).all()
+    touching = [model.geom_contype | model.geom_conaffinity for model in (own, ogbench)]
+    assert np.count_nonzero(touching[0]) == np.count_nonzero(touching[1])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("world", ["cube-double", "scene", "puzzle-3x3"])
-def test_they_tell_the_oracles_the_same(world):
+def test_they_tell_the_oracles_the_same(world, undrawn):
     spec = environments.specification(f"{world}-v0")
     options = {"mode": "data_collection", "terminate_at_goal": False, "max_episode_steps": 50}
     pair = [gymnasium.make(each, disable_env_checker=True, **options) for each in (environments.quickened(spec), spec)]

@@ -1,8 +1,12 @@
 """OGBench's environments, with resets that their seed decides and less Python around MuJoCo's steps."""
 
+import contextlib
 import dataclasses
 import functools
+import os
+from collections.abc import Iterator
 from typing import Any, cast
+from unittest import mock
 
 import gymnasium
 import numpy as np
@@ -56,7 +60,8 @@ class _Quick(_World):
     _described: dict[str, Any] | None = None
 
     def __init__(self, *args: Any, **options: Any):
-        super().__init__(*args, **options)
+        with _without_looks():
+            super().__init__(*args, **options)
         self._ik = _InverseKinematics(self._ik)
         self._down = _numbers(self._effector_down_rotation)
         self._down_inverse = _numbers(self._effector_down_rotation.inverse())
@@ -66,6 +71,10 @@ class _Quick(_World):
     @functools.cached_property
     def action_space(self) -> gymnasium.Space[Any]:
         return super().action_space
+
+    def build_mjcf_model(self) -> Any:
+        with _without_looks():
+            return super().build_mjcf_model()
 
     def post_compilation(self) -> None:
         super().post_compilation()
@@ -169,6 +178,33 @@ class _InverseKinematics:
                 update *= self._largest / largest
             mujoco.mj_integratePos(model, qpos, update, 1.0)
         return qpos.copy()
+
+
+@contextlib.contextmanager
+def _without_looks() -> Iterator[None]:
+    """Where MuJoCo cannot draw, read the arm without its meshes, whose compilation takes most of a start and of memory.
+
+    They have no mass and touch nothing: its links have inertias and capsules of their own.
+    """
+    if os.environ.get("MUJOCO_GL") != "disabled":
+        yield
+        return
+    from dm_control import mjcf
+
+    read = mjcf.from_path
+
+    def read_bare(path: Any, *args: Any, **options: Any) -> Any:
+        model = read(path, *args, **options)
+        if os.path.basename(path) == "ur5e.xml":
+            for geom in model.find_all("geom"):
+                if geom.mesh is not None:
+                    geom.remove()
+            for mesh in model.find_all("mesh"):
+                mesh.remove()
+        return model
+
+    with mock.patch.object(mjcf, "from_path", read_bare):
+        yield
 
 
 def _numbers(rotation: Any) -> Quaternion:
