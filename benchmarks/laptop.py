@@ -45,8 +45,8 @@ PAGE = """\
 Made by `python -m benchmarks.laptop page > docs/results-laptop/README.md` from the records beside it; a test compares
 the two.
 
-Five algorithms with equal updates on the first of a family's five OGBench tasks, on data made by the scripted oracles
-(300 episodes), and on D4RL's pen, on data of its expert's policy with noise. Preset `quick`: 20,000 updates of
+Five algorithms with equal updates on the first of a family's five OGBench tasks, on 300 episodes made by the scripted
+oracles, and on D4RL's pen, on 300 episodes of its expert's policy with noise. Preset `quick`: 20,000 updates of
 networks of 256 x 3 in mixed precision, 50 episodes a policy and seed. **Nothing of it may be compared with the
 published figures**, which stand beside it: they were trained for 1,000,000 updates (pen: 500,000), with larger
 networks, on other data, and evaluated by a longer protocol.

@@ -17,9 +17,9 @@ SWEPT = {"gfp": (1, 10, 100), "fql": (30, 300, 3000), "rebrac": (0.01, 0.1, 1), 
 CHOSEN: dict[str, dict[str, float]] = {
     "cube-single-noisy": {"gfp": 10, "fql": 30, "rebrac": 0.1, "iql": 1},
     "cube-single-play": {"gfp": 10, "fql": 300, "rebrac": 0.1, "iql": 0.1},
-    "scene-play": {"gfp": 10, "fql": 300},
+    "scene-play": {"gfp": 10, "fql": 300, "rebrac": 1, "iql": 0.1},
     "puzzle-3x3-play": {},
-    ADROIT: {},
+    ADROIT: {"gfp": 10, "fql": 3000, "rebrac": 0.1, "iql": 10},
 }
 """By data: the value that was best there on a seed of its own (docs/results-laptop). Where none was sought yet, the
 papers' stand, or the algorithm's own where a paper has none."""
@@ -100,7 +100,7 @@ def _laptop(template: Template, path: Path, policy: Path | None) -> str:
     chosen = [data for data in CHOSEN if policy or data != ADROIT]
     recipes = dict.fromkeys(chosen, "episodes = 300")
     if policy:
-        recipes[ADROIT] = f"policy = {_quoted([str(policy.absolute())])}"
+        recipes[ADROIT] += f", policy = {_quoted([str(policy.absolute())])}"
     is_sweep = template == "laptop-sweep"
     head = LAPTOP.format(
         what="Which alpha suits which task, on a seed of its own." if is_sweep else "Five algorithms, equal updates.",
