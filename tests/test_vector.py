@@ -201,8 +201,18 @@ def test_a_containers_quota_is_found(tmp_path, cgroup, files, expected):
 
 def test_as_many_processes_as_there_are_cores_and_the_container_allows(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    for quota, expected in ((np.inf, 8), (2.5, 3), (0.3, 1), (64, 8)):
+    for quota, told, expected in (
+        (np.inf, "", 8),
+        (2.5, "", 3),
+        (0.3, "", 1),
+        (64, "", 8),
+        (64, "2", 2),
+        (64, "12", 8),
+        (64, "all", 8),
+        (64, "0", 1),
+    ):
         monkeypatch.setattr(processes, "cpu_quota", lambda quota=quota: quota)
+        monkeypatch.setenv("NPROC", told)
         assert processes.available_cores() == expected
 
 

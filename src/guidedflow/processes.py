@@ -25,9 +25,14 @@ LEAST_ADDRESSES = 2_000_000_000
 
 
 def available_cores() -> int:
-    """How many processes can run at once here: the CPUs that this process may use, less what its container forbids."""
+    """How many processes can run at once here: the CPUs that this process may use, less what its container forbids.
+
+    The environment variable ``NPROC``, by which XLA's threads are limited, limits this, too.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, math.ceil(min(cores, cpu_quota())))
+    told = os.environ.get("NPROC", "")
+    limit = int(told) if told.isdecimal() else math.inf
+    return max(1, math.ceil(min(cores, cpu_quota(), limit)))
 
 
 def available_memory(root: Path = Path("/")) -> float:
