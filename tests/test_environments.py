@@ -144,7 +144,7 @@ def test_the_quick_manipulation_environments_do_what_ogbenchs_do_to_the_last_bit
     assert len(rewards) > 1
 
 
-def test_the_arms_looks_are_left_out_where_nothing_can_be_drawn(undrawn):
+def test_the_arms_meshes_are_left_out_where_nothing_can_be_drawn(undrawn):
     own, ogbench = (
         make("cube-single-singletask-task1-v0").unwrapped._model for make in (environments.make, ogbenchs_own)
     )

@@ -60,7 +60,7 @@ class _Quick(_World):
     _described: dict[str, Any] | None = None
 
     def __init__(self, *args: Any, **options: Any):
-        with _without_looks():
+        with _without_arm_meshes():
             super().__init__(*args, **options)
         self._ik = _InverseKinematics(self._ik)
         self._down = _numbers(self._effector_down_rotation)
@@ -73,7 +73,7 @@ class _Quick(_World):
         return super().action_space
 
     def build_mjcf_model(self) -> Any:
-        with _without_looks():
+        with _without_arm_meshes():
             return super().build_mjcf_model()
 
     def post_compilation(self) -> None:
@@ -181,7 +181,7 @@ class _InverseKinematics:
 
 
 @contextlib.contextmanager
-def _without_looks() -> Iterator[None]:
+def _without_arm_meshes() -> Iterator[None]:
     """Where MuJoCo cannot draw, read the arm without its meshes, whose compilation takes most of a start and of memory.
 
     They have no mass and touch nothing: its links have inertias and capsules of their own.
@@ -193,7 +193,7 @@ def _without_looks() -> Iterator[None]:
 
     read = mjcf.from_path
 
-    def read_bare(path: Any, *args: Any, **options: Any) -> Any:
+    def read_without(path: Any, *args: Any, **options: Any) -> Any:
         model = read(path, *args, **options)
         if os.path.basename(path) == "ur5e.xml":
             for geom in model.find_all("geom"):
@@ -203,7 +203,7 @@ def _without_looks() -> Iterator[None]:
                 mesh.remove()
         return model
 
-    with mock.patch.object(mjcf, "from_path", read_bare):
+    with mock.patch.object(mjcf, "from_path", read_without):
         yield
 
 
