@@ -197,10 +197,9 @@ def _without_arm_meshes() -> Iterator[None]:
         model = read(path, *args, **options)
         if os.path.basename(path) == "ur5e.xml":
             for geom in model.find_all("geom"):
-                if geom.mesh is not None:
+                if geom.mesh is not None and geom.dclass is not None and geom.dclass.dclass == "visual":
+                    geom.mesh.remove()
                     geom.remove()
-            for mesh in model.find_all("mesh"):
-                mesh.remove()
         return model
 
     with mock.patch.object(mjcf, "from_path", read_without):
