@@ -239,10 +239,16 @@ def choice_rows(sweep: Path) -> Iterator[str]:
 
 
 def missing(study: Path) -> str:
-    """Which tasks have not been carried out yet."""
-    there = {find_task(str(RunConfig.read(path).task)).dataset for path in finished(study)}
-    left = [data for data in CHOSEN if data not in there]
-    return f"\nNot carried out yet: {', '.join(left)}.\n" if left else ""
+    """Which jobs have not been carried out yet."""
+    configs = map(RunConfig.read, finished(study))
+    there = {(find_task(str(config.task)).dataset, config.agent) for config in configs}
+    left = {data: [agent for agent in AGENTS if (data, agent) not in there] for data in CHOSEN}
+    named = [
+        data if len(agents) == len(AGENTS) else f"{data} by {', '.join(agents)}"
+        for data, agents in left.items()
+        if agents
+    ]
+    return f"\nNot carried out yet: {'; '.join(named)}.\n" if named else ""
 
 
 def score_rows(table: Table, row: Row) -> Iterator[str]:
