@@ -95,6 +95,7 @@ tasks that were carried out:
 - **cube-single-play, no.** After 2% of the published updates FQL and IQL are ahead of GFP, by less than the intervals
   tell apart, and ReBRAC never succeeds, with any of its three alphas. GFP's actor is ahead of its own VaBC, as in the
   paper, and VaBC near its published figure.
+- **scene-play, not yet told.** ReBRAC has 89, published 87, and IQL 99; GFP and FQL are to come.
 - **pen-expert-v1, cannot be told.** GFP's actor has the highest mean, but a clone of data this good scores as the
   expert does, so that all seven policies are within each other's intervals.
 
