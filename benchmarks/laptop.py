@@ -96,8 +96,8 @@ tasks that were carried out:
   tell apart, and ReBRAC never succeeds, with any of its three alphas. GFP's actor is ahead of its own VaBC, as in the
   paper, and VaBC near its published figure.
 - **scene-play, not yet told.** ReBRAC has 89, published 87, and IQL 99; GFP and FQL are to come.
-- **pen-expert-v1, cannot be told.** GFP's actor has the highest mean, but a clone of data this good scores as the
-  expert does, so that all seven policies are within each other's intervals.
+- **pen-expert-v1, hardly.** GFP's actor has the highest mean, and each of its seeds is ahead of each of FQL's; but all
+  seven intervals overlap, and where a clone has 114 there is little left to tell apart.
 
 ## Probability of improvement
 

@@ -103,65 +103,80 @@ def assert_same_bits(ours, theirs, where) -> None:
         assert ours == theirs, where
 
 
-def assert_same_episodes(pair, steps: int) -> set[float]:
-    """The rewards of both: the arm stays low and presses buttons; now and then a cube is put on its target."""
+def assert_all_same_bits(answers, where):
+    """What the last of them is."""
+    *ours, theirs = answers
+    for answer in ours:
+        assert_same_bits(dict(enumerate(answer)), dict(enumerate(theirs)), where)
+    return theirs
+
+
+def assert_same_episodes(envs, steps: int) -> set[float]:
+    """The rewards of all, which are compared with the last.
+
+    The arm stays low and presses buttons; now and then a cube is put on its target.
+    """
     rng = np.random.default_rng(0)
     rewards = set()
     ended, episode = True, 0
     for step in range(steps):
         if ended:
-            assert_same_bits(*(dict(enumerate(env.reset(seed=episode))) for env in pair), ("reset", episode))
+            assert_all_same_bits([env.reset(seed=episode) for env in envs], ("reset", episode))
             episode += 1
         action = rng.uniform(-1, 1, 5).astype(np.float32)
         if step % 3:
             action[:3] *= (0.1, 0.1, -0.8 * np.sign(action[2]))
-        for inner in (env.unwrapped for env in pair):
+        for inner in (env.unwrapped for env in envs):
             if step % 97 == 96 and hasattr(inner, "_num_cubes"):
                 cube = inner._num_cubes - 1 if inner._mode == "task" else inner._target_block
                 target = inner.data.mocap_pos[inner._cube_target_mocap_ids[cube]]
                 inner.data.joint(f"object_joint_{cube}").qpos[:3] = target
-        ours, theirs = (dict(enumerate(env.step(action))) for env in pair)
-        assert_same_bits(ours, theirs, ("step", step))
-        rewards.add(ours[1])
-        ended = ours[2] or ours[3]
+        _, reward, terminated, truncated, _ = assert_all_same_bits([env.step(action) for env in envs], ("step", step))
+        rewards.add(reward)
+        ended = terminated or truncated
     assert episode > 2
     return rewards
 
 
-@pytest.fixture(params=["drawn", "undrawn"])
-def undrawn(request, monkeypatch) -> bool:
-    """Whether environments of ours are made as workers make them that draw nothing."""
-    monkeypatch.setenv("MUJOCO_GL", "egl" if request.param == "drawn" else "disabled")
-    return request.param == "undrawn"
+def drawn_and_undrawn(make, monkeypatch) -> list[gymnasium.Env]:
+    """What a process makes that draws, and one that cannot."""
+    made = []
+    for backend in ("egl", "disabled"):
+        monkeypatch.setenv("MUJOCO_GL", backend)
+        made.append(make())
+    return made
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("undrawn", ["undrawn"], indirect=True)
 @pytest.mark.parametrize("world", ["cube-single", "cube-double", "cube-triple", "scene", "puzzle-3x3", "puzzle-4x4"])
-def test_the_quick_manipulation_environments_do_what_ogbenchs_do_to_the_last_bit(world, undrawn):
-    pair = [make(f"{world}-singletask-task1-v0", max_episode_steps=250) for make in (environments.make, ogbenchs_own)]
-    rewards = assert_same_episodes(pair, 2000)
+def test_the_quick_manipulation_environments_do_what_ogbenchs_do_to_the_last_bit(world, monkeypatch):
+    task = f"{world}-singletask-task1-v0"
+    ours = drawn_and_undrawn(lambda: environments.make(task, max_episode_steps=250), monkeypatch)
+    rewards = assert_same_episodes([*ours, ogbenchs_own(task, max_episode_steps=250)], 2000)
     assert len(rewards) > 1
 
 
-def test_the_arms_meshes_are_left_out_where_nothing_can_be_drawn(undrawn):
-    own, ogbench = (
-        make("cube-single-singletask-task1-v0").unwrapped._model for make in (environments.make, ogbenchs_own)
-    )
-    assert (own.nmesh < ogbench.nmesh) == undrawn
-    assert (own.body_mass == ogbench.body_mass).all()
-    assert (own.body_inertia == ogbench.body_inertia).all()
-    touching = [model.geom_contype | model.geom_conaffinity for model in (own, ogbench)]
-    assert np.count_nonzero(touching[0]) == np.count_nonzero(touching[1])
+def test_the_arms_meshes_are_left_out_where_nothing_can_be_drawn(monkeypatch):
+    task = "cube-single-singletask-task1-v0"
+    drawn, undrawn = (env.unwrapped._model for env in drawn_and_undrawn(lambda: environments.make(task), monkeypatch))
+    assert drawn.nmesh == ogbenchs_own(task).unwrapped._model.nmesh > undrawn.nmesh
+    assert (drawn.body_mass == undrawn.body_mass).all()
+    assert (drawn.body_inertia == undrawn.body_inertia).all()
+    touching = [np.count_nonzero(model.geom_contype | model.geom_conaffinity) for model in (drawn, undrawn)]
+    assert touching[0] == touching[1]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("world", ["cube-double", "scene", "puzzle-3x3"])
-def test_they_tell_the_oracles_the_same(world, undrawn):
+def test_they_tell_the_oracles_the_same(world, monkeypatch):
     spec = environments.specification(f"{world}-v0")
     options = {"mode": "data_collection", "terminate_at_goal": False, "max_episode_steps": 50}
-    pair = [gymnasium.make(each, disable_env_checker=True, **options) for each in (environments.quickened(spec), spec)]
-    assert_same_episodes(pair, 200)
+
+    def make(spec):
+        return gymnasium.make(spec, disable_env_checker=True, **options)
+
+    ours = drawn_and_undrawn(lambda: make(environments.quickened(spec)), monkeypatch)
+    assert_same_episodes([*ours, make(spec)], 200)
 
 
 @pytest.mark.filterwarnings("ignore:.*precision lowered")
